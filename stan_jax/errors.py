@@ -1,0 +1,16 @@
+"""What is raised when a file or a setting given by the user breaks a rule."""
+
+from pathlib import Path
+
+
+class InputError(ValueError):
+    """One broken rule in one record of one file; the message names all three.
+
+    file: where it stands (path, or the name of a setting).
+    record: which part of it, e.g. "annotation 17, frame 3"; may be empty.
+    rule: what must hold and what was found instead, with both values.
+    """
+
+    def __init__(self, file: str | Path, record: str, rule: str):
+        self.file, self.record, self.rule = str(file), record, rule
+        super().__init__(": ".join(part for part in (str(file), record, rule) if part))

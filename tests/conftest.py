@@ -1,0 +1,42 @@
+"""Strict JAX for every test, two CPU devices, a compile cache, and the paths of the reference data."""
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("JAX_NUM_CPU_DEVICES", "2")
+
+import jax
+import pytest
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update(
+    "jax_compilation_cache_dir",
+    os.environ.get("STAN_JAX_CACHE", str(Path.home() / ".cache/stan_jax/xla")),
+)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+
+
+@pytest.fixture
+def key():
+    return jax.random.key(0)
+
+
+@pytest.fixture(scope="session")
+def golden() -> Path:
+    """Folder of reference numbers; tests that need it skip where it is absent."""
+    return _present(SHARED / "golden")
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Folder of real videos and pretrained backbones; likewise."""
+    return _present(SHARED / "data")
+
+
+def _present(path: Path) -> Path:
+    if not path.is_dir():
+        pytest.skip(f"reference folder {path.name} is not beside the repository")
+    return path
