@@ -1,0 +1,125 @@
+"""How a gradient becomes a step: rate over time, clipping, momentum, decay."""
+
+import math
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int, PyTree
+
+from stan_jax.errors import InputError
+
+Path = tuple[str | int, ...]  # e.g. ("backbone", "layer1", 0, "bn1", "scale")
+NO_DECAY = ("scale", "bias", "gamma")
+
+
+def schedule(
+    *,
+    peak_lr: float,
+    warmup_steps: int,
+    total_steps: int,
+    decay: str,
+    warmup_factor: float = 1 / 3,
+    milestones: tuple[int, ...] = (),
+    gamma: float = 0.1,
+) -> optax.Schedule:
+    """Learning rate of each update, the first one being number 0.
+
+    Warm-up is linear, from `warmup_factor * peak_lr` at 0 to the full rate at
+    `warmup_steps`. `decay` "steps" multiplies by `gamma` from each milestone on;
+    "cosine" falls from the end of the warm-up to 0 at `total_steps` and stays there.
+    Raises: InputError for an unknown decay or steps out of order.
+    Source: masktrack_spec.md section 7; the two factors multiply, as in mmcv.
+    """
+    _check_schedule(warmup_steps, total_steps, decay, milestones)
+
+    def rate(step: Int[Array, ""] | int) -> Float[Array, ""]:
+        step = jnp.asarray(step, jnp.float32)
+        warm = jnp.clip(step / max(warmup_steps, 1), float(warmup_steps == 0), 1.0)
+        factor = warmup_factor + (1.0 - warmup_factor) * warm
+        if decay == "steps":
+            passed = sum((step >= m).astype(jnp.float32) for m in milestones)
+            return peak_lr * factor * gamma ** jnp.asarray(passed, jnp.float32)
+        done = (step - warmup_steps) / max(total_steps - warmup_steps, 1)
+        cosine = 0.5 * (1.0 + jnp.cos(math.pi * jnp.clip(done, 0.0, 1.0)))
+        return peak_lr * factor * cosine
+
+    return rate
+
+
+def make(
+    params: PyTree,
+    *,
+    name: str,
+    learning_rate: optax.ScalarOrSchedule,
+    weight_decay: float,
+    clip_norm: float | None,
+    momentum: float = 0.9,
+    betas: tuple[float, float] = (0.9, 0.999),
+    no_decay: tuple[str, ...] = NO_DECAY,
+    frozen: Callable[[Path], bool] = lambda path: False,
+) -> optax.GradientTransformation:
+    """The update rule for `params`: clip, then SGD with momentum or AdamW.
+
+    "sgd" is PyTorch's: the decay joins the gradient before the momentum, the rate is
+    applied outside it. "adamw" decays apart from the moments.
+    clip_norm: bound of the norm over all gradients that are not frozen; None: off.
+    no_decay: last names of leaves without weight decay (Choice A11: gamma, norms).
+    frozen: leaves it accepts get a zero update, keep no state, and count in no norm.
+    Raises: InputError for an unknown `name`.
+    """
+    decayed = jax.tree_util.tree_map_with_path(
+        lambda path, _: last_name(names(path)) not in no_decay, params
+    )
+    labels = jax.tree_util.tree_map_with_path(
+        lambda path, _: "frozen" if frozen(names(path)) else "learned", params
+    )
+    # The masks are looked up by position inside `partition`, where frozen leaves are
+    # absent, so they must be cut the same way.
+    decayed = jax.tree.map(
+        lambda d, group: d if group == "learned" else optax.MaskedNode(),
+        decayed,
+        labels,
+    )
+    decay = optax.add_decayed_weights(weight_decay, mask=decayed)
+    if name == "sgd":
+        rule = optax.chain(decay, optax.trace(momentum))
+    elif name == "adamw":
+        rule = optax.chain(optax.scale_by_adam(*betas), decay)
+    else:
+        raise InputError("optim.name", "", f"must be sgd or adamw, not {name!r}")
+    clip = (
+        optax.identity() if clip_norm is None else optax.clip_by_global_norm(clip_norm)
+    )
+    learned = optax.chain(clip, rule, optax.scale_by_learning_rate(learning_rate))
+    return optax.partition({"learned": learned, "frozen": optax.set_to_zero()}, labels)
+
+
+def names(path: tuple) -> Path:
+    """Plain names of a JAX key path; the box around an nnx.Variable has no name."""
+    parts = [
+        getattr(k, "key", getattr(k, "name", getattr(k, "idx", None))) for k in path
+    ]
+    if (
+        parts
+        and isinstance(path[-1], jax.tree_util.GetAttrKey)
+        and parts[-1] == "value"
+    ):
+        parts = parts[:-1]
+    return tuple(parts)
+
+
+def last_name(path: Path) -> str:
+    """The last part that is no number: "gamma" of ("sta", "gamma", 0)."""
+    return next((p for p in reversed(path) if isinstance(p, str)), "")
+
+
+def _check_schedule(warmup_steps, total_steps, decay, milestones):
+    if decay not in ("steps", "cosine"):
+        raise InputError("optim.decay", "", f"must be steps or cosine, not {decay!r}")
+    if not 0 <= warmup_steps <= total_steps:
+        rule = f"must lie in 0..{total_steps} (total_steps), is {warmup_steps}"
+        raise InputError("optim.warmup_steps", "", rule)
+    if list(milestones) != sorted(milestones):
+        raise InputError("optim.milestones", "", f"must rise, are {milestones}")
