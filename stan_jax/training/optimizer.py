@@ -2,11 +2,12 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Float, PyTree
 
 from stan_jax.errors import InputError
 
@@ -34,8 +35,8 @@ def schedule(
     """
     _check_schedule(warmup_steps, total_steps, decay, milestones)
 
-    def rate(step: Int[Array, ""] | int) -> Float[Array, ""]:
-        step = jnp.asarray(step, jnp.float32)
+    def rate(count: jax.typing.ArrayLike) -> Float[Array, ""]:
+        step = jnp.asarray(count, jnp.float32)
         warm = jnp.clip(step / max(warmup_steps, 1), float(warmup_steps == 0), 1.0)
         factor = warmup_factor + (1.0 - warmup_factor) * warm
         if decay == "steps":
@@ -98,16 +99,9 @@ def make(
 
 def names(path: tuple) -> Path:
     """Plain names of a JAX key path; the box around an nnx.Variable has no name."""
-    parts = [
-        getattr(k, "key", getattr(k, "name", getattr(k, "idx", None))) for k in path
-    ]
-    if (
-        parts
-        and isinstance(path[-1], jax.tree_util.GetAttrKey)
-        and parts[-1] == "value"
-    ):
-        parts = parts[:-1]
-    return tuple(parts)
+    if path and path[-1] == jax.tree_util.GetAttrKey("value"):
+        path = path[:-1]
+    return tuple(_name(key) for key in path)
 
 
 def last_name(path: Path) -> str:
@@ -123,3 +117,10 @@ def _check_schedule(warmup_steps, total_steps, decay, milestones):
         raise InputError("optim.warmup_steps", "", rule)
     if list(milestones) != sorted(milestones):
         raise InputError("optim.milestones", "", f"must rise, are {milestones}")
+
+
+def _name(key: Any) -> str | int:
+    for field in ("key", "name", "idx"):  # of DictKey, GetAttrKey, SequenceKey
+        if hasattr(key, field):
+            return getattr(key, field)
+    return str(key)

@@ -1,0 +1,322 @@
+"""How a run survives its process: atomic checkpoints, and how to read them back.
+
+Orbax's V1 interface is still moving; this is the one file that knows it. A state is
+handed to it as a flat table "params/sta/gamma" -> array, so that no container type
+(NamedTuple, empty optimizer state) has to survive the disk. Everything that is not
+an array is JSON in the metadata of the same atomically renamed folder.
+"""
+
+import base64
+import contextlib
+import errno
+import json
+import logging
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import PyTree
+from orbax.checkpoint import v1
+
+from stan_jax.errors import InputError
+
+SPARE_BYTES = 1 << 20  # metadata and index files beside the arrays
+
+
+class Checkpoints:
+    """The checkpoints of one run: writes new ones, keeps the right ones, restores.
+
+    Removes what an earlier, killed process left unfinished; so open this only from
+    the one process that trains. Readers use `restore_params`.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        *,
+        keep_last: int = 3,
+        best: str | None = None,
+        fingerprint: dict[str, Any] | None = None,
+    ):
+        """best: metric whose highest value is kept beside the `keep_last` newest.
+
+        fingerprint: what must be equal when it is restored, e.g. the model's config.
+        """
+        self.folder = Path(folder).resolve()
+        self._keep_last, self._best = keep_last, best
+        self._fingerprint = _plain(fingerprint or {})
+        self._orbax = self._open()
+
+    @property
+    def latest(self) -> int | None:
+        """Step of the newest complete checkpoint, None if there is none."""
+        return max(self.steps, default=None)
+
+    @property
+    def best(self) -> int | None:
+        """Step with the highest value of the metric `best`; ties: the newest."""
+        return _best_step(self._orbax, self._best)
+
+    @property
+    def steps(self) -> list[int]:
+        """Steps of all complete checkpoints, rising."""
+        return [c.step for c in self._orbax.checkpoints]
+
+    def save(
+        self,
+        step: int,
+        state: PyTree,
+        data_state: dict[str, Any] | bytes,
+        metrics: dict[str, float] | None = None,
+    ) -> bool:
+        """Whether it was written: false where `step` is on disk already.
+
+        Returns when the checkpoint is complete, so `state` may be donated afterwards.
+        state: any pytree of arrays. data_state: position of the input, JSON and bytes.
+        Raises: InputError for a full disk or a step older than the newest one; what
+        was on disk before stays as it was.
+        """
+        if step in self.steps:
+            return False
+        if self.latest is not None and step < self.latest:
+            rule = f"a newer one, step {self.latest}, is there already"
+            raise InputError(self.folder, f"step {step}", rule)
+        table = {path: jnp.asarray(x) for path, x in _table(state).items()}
+        needed = sum(x.nbytes for x in table.values()) + SPARE_BYTES
+        if _free(self.folder) < needed:
+            raise self._full(step, needed)
+        about = {"fingerprint": self._fingerprint, "data": _plain(data_state)}
+        scores: dict[str, Any] = {k: float(v) for k, v in (metrics or {}).items()}
+        try:
+            self._orbax.save_checkpointables(
+                step,
+                {"state": table},
+                force=True,
+                metrics=scores or None,
+                custom_metadata=about,
+            )
+        except Exception as error:
+            self._forget(step)
+            if _is_disk_full(error):
+                raise self._full(step, needed) from error
+            raise
+        return True
+
+    def restore(
+        self, like: PyTree, step: int | None = None
+    ) -> tuple[PyTree, Any, int] | None:
+        """(state, data_state, step) of the newest checkpoint; None if there is none.
+
+        like: the state, or its ShapeDtypeStructs; gives structure and shardings.
+        Raises: InputError, before anything is loaded, where a path, shape, dtype or
+        the fingerprint differs.
+        """
+        step = self.latest if step is None else step
+        if step is None:
+            return None
+        record = f"step {step}"
+        saved = _metadata(self._orbax, self.folder, step)
+        wanted = _table(like)
+        wrong = _difference(saved.metadata["state"], wanted)
+        _refuse(self.folder, record, wrong, saved, self._fingerprint)
+        table = _load(self._orbax, self.folder, step, wanted)
+        state = jax.tree.unflatten(jax.tree.structure(like), table.values())
+        return state, _unplain(saved.custom_metadata["data"]), step
+
+    def close(self) -> None:
+        """Nothing; ends Orbax's threads. The object may not be used afterwards."""
+        self._orbax.close()
+
+    def _open(self) -> v1.training.Checkpointer:
+        policies = v1.training.preservation_policies
+        keep = [policies.LatestN(self._keep_last)]
+        if self._best is not None:
+            keep.append(
+                policies.BestN(
+                    get_metric_fn=lambda m: _score(m, self._best),
+                    n=1,
+                    keep_checkpoints_without_metrics=False,
+                )
+            )
+        return _open(
+            self.folder,
+            preservation_policy=policies.AnyPreservationPolicy(keep),
+            cleanup_tmp_directories=True,
+        )
+
+    def _forget(self, step: int) -> None:
+        with contextlib.suppress(Exception):
+            self._orbax.close()  # raises the error of the save once more
+        # Threads of the failed save may still be writing into what is removed here.
+        deadline = time.monotonic() + 1.0
+        while time.monotonic() < deadline:
+            for rest in self.folder.glob(f"{step}.orbax-checkpoint-tmp*"):
+                shutil.rmtree(rest, ignore_errors=True)
+            time.sleep(0.1)
+        self._orbax = self._open()
+
+    def _full(self, step: int, needed: int) -> InputError:
+        rule = f"disk full: needs {needed} bytes, {_free(self.folder)} are free"
+        return InputError(self.folder, f"step {step}", rule)
+
+
+def restore_params(
+    folder: str | Path,
+    like: PyTree,
+    *,
+    step: int | None = None,
+    best: str | None = None,
+    prefix: str = "params",
+    optional: tuple[str, ...] = (),
+    fingerprint: dict[str, Any] | None = None,
+) -> PyTree:
+    """Only the parameters of a checkpoint, in the structure of `like`.
+
+    step: default the newest; with `best`, the one with the highest such metric.
+    prefix: name of the parameters inside the saved state.
+    optional: paths below which checkpoint and `like` may lack each other's leaves,
+    e.g. ("sta",) to start STAN from a baseline; `like` must hold arrays there, which
+    are returned as they are.
+    Raises: InputError as `Checkpoints.restore`, and where there is no checkpoint.
+    """
+    folder = Path(folder).resolve()
+    orbax = _open(folder) if folder.is_dir() else None
+    if orbax is None or not orbax.checkpoints:
+        raise InputError(folder, "", "holds no complete checkpoint")
+    step = _best_step(orbax, best) if step is None else step
+    step = orbax.checkpoints[-1].step if step is None else step
+    meta = _metadata(orbax, folder, step)
+    paths = _table(like)
+    wanted = {f"{prefix}/{path}": x for path, x in paths.items()}
+    saved = {k: m for k, m in meta.metadata["state"].items() if k.startswith(prefix)}
+    free = tuple(f"{prefix}/{path}/" for path in optional)
+    skipped = {k for k in wanted.keys() ^ saved.keys() if f"{k}/".startswith(free)}
+    saved = {k: m for k, m in saved.items() if k not in skipped}
+    asked = {k: x for k, x in wanted.items() if k not in skipped}
+    record = f"step {step}"
+    _refuse(folder, record, _difference(saved, asked), meta, _plain(fingerprint or {}))
+    table = wanted | _load(orbax, folder, step, asked)
+    orbax.close()
+    return jax.tree.unflatten(jax.tree.structure(like), table.values())
+
+
+def _open(folder: Path, **options: Any) -> v1.training.Checkpointer:
+    # Orbax logs a dozen lines for each save, and hundreds for an error that it raises.
+    logging.getLogger("absl").addFilter(_is_not_orbax)
+    return v1.training.Checkpointer(str(folder), **options)
+
+
+def _is_not_orbax(record: logging.LogRecord) -> bool:
+    return "orbax" not in Path(record.pathname).parts
+
+
+def _table(tree: PyTree) -> dict[str, Any]:
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    key = jax.tree_util.keystr
+    return {key(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+
+
+def _load(orbax, folder: Path, step: int, wanted: dict[str, Any]) -> dict[str, Any]:
+    default = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    abstract = {
+        k: jax.ShapeDtypeStruct(
+            x.shape, x.dtype, sharding=getattr(x, "sharding", None) or default
+        )
+        for k, x in wanted.items()
+    }
+    context = v1.Context()
+    context.pytree.loading.partial_load = True  # leaves outside `wanted` stay on disk
+    try:
+        with context:
+            loaded = orbax.load_checkpointables(step, {"state": abstract})["state"]
+    except Exception as error:
+        rule = f"cannot be read: {error}"[:500]
+        raise InputError(folder, f"step {step}", rule) from error
+    return {k: loaded[k] for k in wanted}
+
+
+def _metadata(orbax, folder: Path, step: int):
+    try:
+        found = orbax.checkpointables_metadata(step)
+        found.metadata["state"], found.custom_metadata["data"]  # noqa: B018
+        return found
+    except Exception as error:
+        there = [c.step for c in orbax.checkpoints]
+        rule = f"is no checkpoint of this program (steps here: {there}): {error}"[:500]
+        raise InputError(folder, f"step {step}", rule) from error
+
+
+def _difference(saved: dict[str, Any], wanted: dict[str, Any]) -> str:
+    """First leaf, in the order of `wanted`, that is not the same on both sides."""
+    for path in [*wanted, *(p for p in saved if p not in wanted)]:
+        here, there = (
+            f"{tuple(t[path].shape)} {jnp.dtype(t[path].dtype).name}"
+            if path in t
+            else "absent"
+            for t in (wanted, saved)
+        )
+        if here != there:
+            return f"{path} is {there} in the checkpoint, {here} in the model"
+    return ""
+
+
+def _refuse(folder, record, difference, saved, fingerprint) -> None:
+    theirs = saved.custom_metadata["fingerprint"]
+    changed = _changed(theirs, fingerprint) if theirs and fingerprint else ""
+    rules = "; ".join(rule for rule in (difference, changed) if rule)
+    if rules:
+        raise InputError(folder, record, rules)
+
+
+def _changed(theirs: Any, ours: Any, key: str = "") -> str:
+    if isinstance(theirs, dict) and isinstance(ours, dict):
+        for name in sorted(theirs.keys() | ours.keys()):
+            sides = (d.get(name, "absent") for d in (theirs, ours))
+            if found := _changed(*sides, f"{key}.{name}".lstrip(".")):
+                return found
+        return ""
+    same = theirs == ours
+    return "" if same else f"{key} was {theirs!r} in the checkpoint, is {ours!r}"
+
+
+def _best_step(orbax, metric: str | None) -> int | None:
+    scored = [c for c in orbax.checkpoints if metric in (c.metrics or {})]
+    best = max(scored, key=lambda c: (_score(c.metrics, metric), c.step), default=None)
+    return None if best is None else best.step
+
+
+def _score(metrics: dict[str, float], name: str | None) -> float:
+    value = metrics.get(name or "", float("-inf"))
+    return float("-inf") if value != value else value
+
+
+def _plain(value: Any) -> Any:
+    def encode(x):
+        if isinstance(x, bytes):
+            return {"base64": base64.b64encode(x).decode()}
+        return x.item() if hasattr(x, "item") else str(x)
+
+    return json.loads(json.dumps(value, default=encode))
+
+
+def _unplain(value: Any) -> Any:
+    def decode(x):
+        return base64.b64decode(x["base64"]) if x.keys() == {"base64"} else x
+
+    return json.loads(json.dumps(value), object_hook=decode)
+
+
+def _free(folder: Path) -> int:
+    return shutil.disk_usage(folder).free
+
+
+def _is_disk_full(error: BaseException | None) -> bool:
+    while error is not None:
+        full = isinstance(error, OSError) and error.errno == errno.ENOSPC
+        if full or "No space left" in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
