@@ -1,0 +1,228 @@
+"""How the demo dataset is made: YouTube-VIS 2019 files of moving shapes, from a seed.
+
+    python -m stan_jax.data.shapes --out=DIR [--hard]
+
+DIR/{train,val}/JPEGImages/<video>/<00000>.jpg and DIR/{train,val}/instances.json.
+Video number i depends on the seed, its split, its length and size alone.
+"""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool, Int
+from PIL import Image
+
+from stan_jax.data import scene, weather
+from stan_jax.errors import InputError
+
+SPLITS = ("train", "val")
+STAMP = "shapes.json"
+VERSION = 1  # raise when other pictures or labels come from the same arguments
+JPEG = dict(quality=92, subsampling=0)
+
+
+def generate(
+    folder: str | Path,
+    *,
+    seed: int,
+    train_videos: int,
+    val_videos: int,
+    frames: int,
+    height: int,
+    width: int,
+    val_frames: int | None = None,
+    hard: bool = False,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> None:
+    """Write both splits; does nothing where `folder` already holds exactly this set.
+
+    frames, val_frames: per video; the second is that of val and defaults to the first.
+    hard: spoil about 45 % of the frames; labels stay those of the clean scene.
+    progress: called with (videos done, videos in all) after each video.
+    A run cut short is taken up again by the next call with the same arguments.
+    Raises: InputError where `folder` holds anything else, or a number is out of range.
+    """
+    counts = (train_videos, val_videos)
+    lengths = (frames, val_frames or frames)
+    stamp = dict(
+        version=VERSION,
+        seed=seed,
+        videos=list(counts),
+        frames=list(lengths),
+        height=height,
+        width=width,
+        hard=hard,
+    )
+    if seed < 0 or min(*counts, *lengths) < 1 or min(height, width) < 16:
+        rule = f"seed >= 0, counts >= 1, sizes >= 16 must hold, got {stamp}"
+        raise InputError("shapes", "", rule)
+    folder = Path(folder)
+    _claim(folder, stamp)
+    total = sum(counts)
+    for s, (count, length) in enumerate(zip(counts, lengths, strict=True)):
+        target = folder / SPLITS[s] / "instances.json"
+        if target.exists():
+            continue
+        videos, annotations = [], []
+        for i in range(count):
+            drawn = scene.draw(
+                np.random.default_rng([seed, s, i]), length, height, width
+            )
+            pictures = drawn.frames
+            if hard:
+                pictures = weather.spoil(
+                    np.random.default_rng([seed, s, i, 1]), pictures
+                )
+            video = _video(i, SPLITS[s], drawn)
+            _write_frames(target.parent / "JPEGImages", video, pictures)
+            videos.append(video)
+            annotations += _annotations(drawn, video["id"], len(annotations))
+            progress(i + 1 + s * counts[0], total)
+        _write_json(target, _header() | dict(videos=videos, annotations=annotations))
+
+
+def _claim(folder: Path, stamp: dict) -> None:
+    """Mark the folder as holding this set, or refuse it."""
+    path = folder / STAMP
+    if path.exists():
+        found = json.loads(path.read_text())
+        if found != stamp:
+            rule = f"the folder holds another set: {found}, asked for {stamp}"
+            raise InputError(path, "", rule)
+    elif folder.exists() and any(folder.iterdir()):
+        rule = f"must be empty or hold a set made earlier, found no {STAMP}"
+        raise InputError(folder, "", rule)
+    else:
+        folder.mkdir(parents=True, exist_ok=True)
+        _write_json(path, stamp)
+
+
+def _header() -> dict:
+    return dict(
+        info=dict(
+            description="Moving shapes in the layout of YouTube-VIS 2019",
+            version=str(VERSION),
+            year=2019,
+            contributor="stan_jax",
+            date_created="2019-01-01",
+            url="",
+        ),
+        licenses=[dict(id=1, name="Apache-2.0", url="")],
+        categories=[
+            dict(id=k, name=name, supercategory="shape")
+            for k, name in enumerate(scene.SHAPES, start=1)
+        ],
+    )
+
+
+def _video(index: int, split: str, film: scene.Film) -> dict:
+    name = f"{split}_{index:04d}"
+    length, height, width = film.ids.shape
+    return dict(
+        id=index + 1,
+        height=height,
+        width=width,
+        length=length,
+        file_names=[f"{name}/{t:05d}.jpg" for t in range(length)],
+        license=1,
+        date_captured="",
+        coco_url="",
+        flickr_url="",
+    )
+
+
+def _annotations(film: scene.Film, video_id: int, before: int) -> list[dict]:
+    """One record per object that is seen in some frame; ids go on from `before`."""
+    length, height, width = film.ids.shape
+    least = max(scene.MIN_AREA * (height / 96) ** 2, 1)
+    records = []
+    for row, label in enumerate(film.labels, start=1):
+        masks = film.ids == row
+        areas = masks.sum((1, 2))
+        seen = areas >= least
+        if not seen.any():
+            continue
+        records.append(
+            dict(
+                id=before + len(records) + 1,
+                video_id=video_id,
+                category_id=label + 1,
+                iscrowd=0,
+                height=height,
+                width=width,
+                length=length,
+                segmentations=_where(seen, masks, _rle),
+                bboxes=_where(seen, masks, _box),
+                areas=_where(seen, areas, int),
+            )
+        )
+    return records
+
+
+def _where(seen: Bool[np.ndarray, " t"], values: np.ndarray, form: Callable) -> list:
+    return [form(v) if ok else None for ok, v in zip(seen, values, strict=True)]
+
+
+def _rle(mask: Bool[np.ndarray, "h w"]) -> dict:
+    """Uncompressed runs down the columns, starting with zeros, as in the 2019 files."""
+    flat = np.concatenate([[False], mask.ravel(order="F")])
+    edges = np.flatnonzero(flat[1:] != flat[:-1])
+    return dict(
+        counts=np.diff(edges, prepend=0, append=mask.size).tolist(),
+        size=list(mask.shape),
+    )
+
+
+def _box(mask: Bool[np.ndarray, "h w"]) -> list[float]:
+    """Corner and extent in pixels: x, y, width, height."""
+    (x0, x1), (y0, y1) = (_span(np.any(mask, axis)) for axis in (0, 1))
+    return [float(x0), float(y0), float(x1 - x0), float(y1 - y0)]
+
+
+def _span(line: Bool[np.ndarray, " n"]) -> Int[np.ndarray, "2"]:
+    return np.flatnonzero(line)[[0, -1]] + (0, 1)
+
+
+def _write_frames(folder: Path, video: dict, frames: np.ndarray) -> None:
+    (folder / video["file_names"][0]).parent.mkdir(parents=True, exist_ok=True)
+    for name, frame in zip(video["file_names"], frames, strict=True):
+        Image.fromarray(frame).save(folder / name, "JPEG", **JPEG)
+
+
+def _write_json(path: Path, content: dict) -> None:
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(content))
+    os.replace(temporary, path)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Command line; by default the demo set: 160 videos to learn from, 24 held out."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", required=True, help="folder to fill")
+    parser.add_argument("--hard", action="store_true", help="spoil 45 % of the frames")
+    defaults = dict(seed=0, train_videos=160, val_videos=24, frames=8, val_frames=12)
+    for name, value in (defaults | dict(height=96, width=160)).items():
+        parser.add_argument(f"--{name}", type=int, default=value, help=f"({value})")
+    arguments = vars(parser.parse_args(argv))
+    out = arguments.pop("out")
+    try:
+        generate(out, **arguments, progress=_show)
+    except InputError as error:
+        sys.exit(f"shapes: {error}")
+    print(f"shapes: {out} is ready")
+
+
+def _show(done: int, total: int) -> None:
+    if done % 8 and done < total:
+        return
+    end = "\n" if done == total else ""
+    print(f"\rshapes: video {done}/{total}", end=end, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()
