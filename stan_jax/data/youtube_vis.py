@@ -1,0 +1,412 @@
+"""What a YouTube-VIS folder holds: its json checked once, its frames read on demand.
+
+All sets in this format are read alike (YouTube-VIS 2019/2021/2022, OVIS, exports of
+one's own): classes come from the file, ids need not be contiguous, and a file without
+`annotations` (val, test) is a set of videos without objects.
+"""
+
+import gzip
+import json
+import math
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float32, Int64, UInt8
+from PIL import Image
+from pycocotools import mask as coco_mask
+
+from stan_jax.errors import InputError
+
+RLE = dict[str, Any]  # {"size": [height, width], "counts": bytes}, column-major
+
+
+class Category(NamedTuple):
+    """A class as the file names it; `id` is the file's own, not the label 0..k-1."""
+
+    id: int
+    name: str
+
+
+class Track(NamedTuple):
+    """One object through one video; it is in view where its segmentation is not None.
+
+    A segmentation that is given holds at least one pixel: an empty one counts as None.
+    """
+
+    id: int
+    label: int  # 0..k-1, rank of the category's id
+    crowd: bool  # a group; neither trained on nor counted against a prediction
+    segmentations: tuple[RLE | None, ...]  # one for each frame
+    boxes: Float32[np.ndarray, "t 4"]  # tight box of the mask, xyxy; 0 where None
+
+
+class Video(NamedTuple):
+    """The frames of one video, in order, and its tracks."""
+
+    id: int
+    file_names: tuple[str, ...]  # relative to the folder of the frames
+    height: int
+    width: int
+    tracks: tuple[Track, ...]
+
+    @property
+    def name(self) -> str:
+        """Folder of the frames."""
+        return PurePosixPath(self.file_names[0]).parent.name
+
+
+class Dataset(NamedTuple):
+    """A json and the folder that its `file_names` are relative to."""
+
+    path: Path
+    frames_dir: Path
+    categories: tuple[Category, ...]  # by id: label i is categories[i]
+    videos: tuple[Video, ...]  # in the order of the file
+    annotated: bool  # false: the file has no objects to learn from or to score
+
+
+def load(annotations: str | Path, frames_dir: str | Path) -> Dataset:
+    """Read a json (or .json.gz) in YouTube-VIS format; images are not touched.
+
+    Raises: InputError for the first record that breaks a rule of the format.
+    Source: masktrack_spec 12.1. Presence is what `segmentations` says, boxes are
+    computed from it; `bboxes` and `areas` of the file are not used.
+    """
+    path = Path(annotations)
+    root = _read_json(path)
+    categories = _categories(path, root)
+    videos = _videos(path, root)
+    annotated = root.get("annotations") is not None
+    if annotated:
+        videos = _with_tracks(path, root, categories, videos)
+    return Dataset(
+        path, Path(frames_dir), categories, tuple(videos.values()), annotated
+    )
+
+
+def check_frames(dataset: Dataset, *, num_threads: int = 8) -> None:
+    """Open the header of every frame, so that a long run cannot fail on one later.
+
+    Raises: InputError for the first frame in file order that is missing, empty, no
+    image, cut short, or of another size than its video.
+    """
+    if not dataset.frames_dir.is_dir():
+        raise InputError(dataset.frames_dir, "", "folder of the frames must exist")
+    jobs = [(v, t) for v in dataset.videos for t in range(len(v.file_names))]
+    with ThreadPoolExecutor(num_threads) as pool:
+        # map yields in order; leaving it by an exception cancels what has not begun.
+        for _ in pool.map(lambda job: _check_frame(dataset, *job), jobs):
+            pass
+
+
+def read_frame(
+    dataset: Dataset, video: Video, t: int, *, max_hw: tuple[int, int] | None = None
+) -> UInt8[np.ndarray, "h w 3"]:
+    """Decode frame t as RGB.
+
+    max_hw: size that will be enough. A JPEG at least twice as large is decoded at a
+    half, quarter or eighth of its size, never below max_hw, in a fraction of the time.
+    Raises: InputError for a frame that is missing, no image, cut short, or of another
+    size than the video says.
+    """
+    with _open(dataset, video, t) as image:
+        if max_hw is not None:
+            image.draft("RGB", (max_hw[1], max_hw[0]))
+        try:
+            return np.asarray(image.convert("RGB"))
+        except (OSError, SyntaxError, ValueError) as error:
+            raise _broken(
+                dataset, video, t, f"must be a whole image: {error}"
+            ) from None
+
+
+def mask(segmentation: RLE, height: int, width: int) -> Bool[np.ndarray, "h w"]:
+    """Decode a segmentation of a loaded track (which fits height x width)."""
+    decoded = coco_mask.decode(segmentation)
+    assert decoded.shape == (height, width)
+    return decoded.view(bool)
+
+
+def _check_frame(dataset: Dataset, video: Video, t: int) -> None:
+    with _open(dataset, video, t) as image:
+        whole = image.format != "JPEG" or _ends_like_jpeg(_path(dataset, video, t))
+    if not whole:
+        # Trailing bytes after the end marker are harmless: let the decoder judge.
+        read_frame(dataset, video, t)
+
+
+def _ends_like_jpeg(path: Path) -> bool:
+    with path.open("rb") as file:
+        file.seek(-2, 2)
+        return file.read() == b"\xff\xd9"
+
+
+def _open(dataset: Dataset, video: Video, t: int) -> Image.Image:
+    path = _path(dataset, video, t)
+    try:
+        image = Image.open(path)
+    except FileNotFoundError:
+        raise _broken(dataset, video, t, "file must exist") from None
+    except (OSError, SyntaxError, ValueError) as error:
+        empty = path.is_file() and path.stat().st_size == 0
+        rule = "must not be an empty file" if empty else f"must be an image: {error}"
+        raise _broken(dataset, video, t, rule) from None
+    if image.size != (video.width, video.height):
+        image.close()
+        raise _broken(
+            dataset,
+            video,
+            t,
+            f"must be {video.height} x {video.width} (height x width) as"
+            f" {dataset.path} says, is {image.height} x {image.width}",
+        )
+    return image
+
+
+def _path(dataset: Dataset, video: Video, t: int) -> Path:
+    return dataset.frames_dir / video.file_names[t]
+
+
+def _broken(dataset: Dataset, video: Video, t: int, rule: str) -> InputError:
+    return InputError(_path(dataset, video, t), f"video {video.id}, frame {t}", rule)
+
+
+def _read_json(path: Path) -> dict:
+    try:
+        raw = path.read_bytes()
+        if path.suffix == ".gz":
+            raw = gzip.decompress(raw)
+        root = json.loads(raw)
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno}, column {error.colno}"
+        raise InputError(path, where, f"must be json: {error.msg}") from None
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+        raise InputError(path, "", f"must be a readable json file: {error}") from None
+    if not isinstance(root, dict):
+        raise InputError(path, "", f"must hold an object, holds a {_kind(root)}")
+    return root
+
+
+def _categories(path: Path, root: dict) -> tuple[Category, ...]:
+    rows = _rows(path, root, "categories")
+    found = [
+        Category(_field(path, f"category {i}", r, "id", int), _name(path, i, r))
+        for i, r in enumerate(rows)
+    ]
+    _unique(path, "category", [c.id for c in found])
+    return tuple(sorted(found))
+
+
+def _name(path: Path, i: int, row: dict) -> str:
+    return _field(path, f"category {i}", row, "name", str)
+
+
+def _videos(path: Path, root: dict) -> dict[int, Video]:
+    found = []
+    for i, row in enumerate(_rows(path, root, "videos")):
+        number = _field(path, f"entry {i} of videos", row, "id", int)
+        where = f"video {number}"
+        names = _field(path, where, row, "file_names", list)
+        height, width = (_field(path, where, row, k, int) for k in ("height", "width"))
+        if not names:
+            raise InputError(path, where, "must have at least one frame, has none")
+        if not all(isinstance(name, str) and name for name in names):
+            raise InputError(path, where, "file_names must be texts")
+        if row.get("length", len(names)) != len(names):
+            rule = (
+                f"length must be that of file_names, {len(names)}, is {row['length']}"
+            )
+            raise InputError(path, where, rule)
+        if height < 1 or width < 1:
+            rule = f"height and width must be at least 1, are {height} and {width}"
+            raise InputError(path, where, rule)
+        found.append(Video(number, tuple(names), height, width, ()))
+    if not found:
+        raise InputError(path, "videos", "must list at least one video, lists none")
+    _unique(path, "video", [v.id for v in found])
+    return {v.id: v for v in found}
+
+
+def _with_tracks(
+    path: Path, root: dict, categories: tuple[Category, ...], videos: dict[int, Video]
+) -> dict[int, Video]:
+    label_of = {c.id: label for label, c in enumerate(categories)}
+    tracks: dict[int, list[Track]] = {number: [] for number in videos}
+    rows = _rows(path, root, "annotations")
+    for i, row in enumerate(rows):
+        number = _field(path, f"entry {i} of annotations", row, "id", int)
+        where = f"annotation {number}"
+        video_id = _field(path, where, row, "video_id", int)
+        category = _field(path, where, row, "category_id", int)
+        if video_id not in videos:
+            raise InputError(
+                path, where, f"video_id {video_id} is not among the videos"
+            )
+        if category not in label_of:
+            rule = f"category_id {category} is not among the categories"
+            raise InputError(path, where, rule)
+        video = videos[video_id]
+        masks = _segmentations(path, where, row, video)
+        tracks[video_id].append(
+            Track(
+                id=number,
+                label=label_of[category],
+                crowd=bool(row.get("iscrowd", 0)),
+                segmentations=masks,
+                boxes=_tight_boxes(masks),
+            )
+        )
+    _unique(path, "annotation", [t.id for rows in tracks.values() for t in rows])
+    return {i: v._replace(tracks=tuple(tracks[i])) for i, v in videos.items()}
+
+
+def _segmentations(
+    path: Path, where: str, row: dict, video: Video
+) -> tuple[RLE | None, ...]:
+    frames = len(video.file_names)
+    given = _field(path, where, row, "segmentations", list)
+    for key in ("segmentations", "bboxes", "areas"):
+        if isinstance(row.get(key), list) and len(row[key]) != frames:
+            rule = (
+                f"{key} must have one entry for each of the {frames} frames of video"
+                f" {video.id}, has {len(row[key])}"
+            )
+            raise InputError(path, where, rule)
+    found = []
+    for t, segmentation in enumerate(given):
+        try:
+            found.append(_rle(segmentation, video.height, video.width))
+        except ValueError as error:
+            raise InputError(path, f"{where}, frame {t}", str(error)) from None
+    return tuple(found)
+
+
+def _tight_boxes(masks: tuple[RLE | None, ...]) -> Float32[np.ndarray, "t 4"]:
+    boxes = np.zeros((len(masks), 4), np.float32)
+    seen = [t for t, m in enumerate(masks) if m is not None]
+    if seen:
+        xywh = coco_mask.toBbox([masks[t] for t in seen])
+        boxes[seen] = np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1)
+    return boxes
+
+
+def _rle(segmentation: object, height: int, width: int) -> RLE | None:
+    """Compressed form of any segmentation; None if it holds no pixel."""
+    if segmentation is None or segmentation == []:
+        return None
+    if isinstance(segmentation, list):
+        return _from_polygons(segmentation, height, width)
+    if not isinstance(segmentation, dict):
+        raise ValueError(
+            "segmentation must be null, an RLE or a list of polygons, is a"
+            f" {_kind(segmentation)}"
+        )
+    size, runs = segmentation.get("size"), segmentation.get("counts")
+    if size != [height, width]:
+        rule = f"RLE size must be that of its video, [{height}, {width}], is {size}"
+        raise ValueError(rule)
+    if isinstance(runs, str):
+        counts, text = _decode_counts(runs), runs.encode()
+    elif isinstance(runs, list) and all(type(run) is int for run in runs):
+        counts, text = np.array(runs, np.int64), None
+    else:
+        raise ValueError("RLE counts must be a text or a list of whole numbers")
+    total = int(counts.sum())
+    if total != height * width or (counts < 0).any():
+        raise ValueError(
+            f"RLE counts must not be negative and add up to {height} x {width} ="
+            f" {height * width}, add up to {total}"
+        )
+    if not counts[1::2].any():
+        return None
+    if text is None or (counts[1:] == 0).any():
+        text = _encode_counts(counts, height, width)
+    return {"size": [height, width], "counts": text}
+
+
+def _encode_counts(counts: Int64[np.ndarray, " r"], height: int, width: int) -> bytes:
+    # An inner run of length 0 joins its neighbours; left in, it may widen toBbox.
+    run_value = np.arange(len(counts)) % 2
+    value = run_value[counts > 0]
+    counts = counts[counts > 0]
+    starts = np.flatnonzero(np.diff(value, prepend=-1))
+    joined = np.add.reduceat(counts, starts).tolist()
+    if value[0] == 1:
+        joined.insert(0, 0)
+    whole = {"size": [height, width], "counts": joined}
+    return coco_mask.frPyObjects(whole, height, width)["counts"]
+
+
+def _decode_counts(text: str) -> Int64[np.ndarray, " r"]:
+    """Run lengths behind a compressed text.
+
+    Five bits a character, low bits first, bit 6 says that more follow; from the
+    fourth number on, each is the difference to the number two before it.
+    """
+    codes = np.frombuffer(text.encode(), np.uint8).astype(np.int64) - 48
+    if not codes.size or codes.min() < 0 or codes.max() > 63 or codes[-1] & 32:
+        raise ValueError(
+            "RLE counts must be a whole compressed text, are cut or foreign"
+        )
+    ends = np.flatnonzero(codes & 32 == 0)
+    starts = np.append(0, ends[:-1] + 1)
+    place = np.arange(codes.size) - np.repeat(starts, ends - starts + 1)
+    if place.max() > 6:
+        raise ValueError("RLE counts must be below 2^34")
+    counts = np.add.reduceat((codes & 31) << (5 * place), starts)
+    counts -= np.where(codes[ends] & 16, 1 << (5 * (place[ends] + 1)), 0)
+    counts[1::2] = counts[1::2].cumsum()
+    counts[2::2] = counts[2::2].cumsum()
+    return counts
+
+
+def _from_polygons(polygons: list, height: int, width: int) -> RLE | None:
+    for polygon in polygons:
+        numbers = isinstance(polygon, list) and all(
+            type(x) in (int, float) and math.isfinite(x) for x in polygon
+        )
+        if not numbers or len(polygon) % 2:
+            raise ValueError("polygon must be a list x1, y1, x2, y2, ... of numbers")
+        if len(polygon) < 6:
+            rule = f"polygon must have at least 3 points, has {len(polygon) // 2}"
+            raise ValueError(rule)
+        # Drawing takes memory in proportion to the length of the outline.
+        if min(polygon) < -max(height, width) or max(polygon) > 2 * max(height, width):
+            raise ValueError(f"polygon must lie at its frame of {height} x {width}")
+    joined = coco_mask.merge(coco_mask.frPyObjects(polygons, height, width))
+    if not coco_mask.area(joined):
+        return None
+    return {"size": [height, width], "counts": joined["counts"]}
+
+
+def _rows(path: Path, root: dict, key: str) -> list[dict]:
+    rows = _field(path, "", root, key, list)
+    for i, row in enumerate(rows):
+        if not isinstance(row, dict):
+            rule = f"must be an object, is a {_kind(row)}"
+            raise InputError(path, f"entry {i} of {key}", rule)
+    return rows
+
+
+def _field(path: Path, where: str, row: dict, key: str, kind: type) -> Any:
+    if key not in row:
+        raise InputError(path, where, f"must have '{key}'")
+    if not isinstance(row[key], kind) or isinstance(row[key], bool):
+        rule = f"'{key}' must be a {kind.__name__}, is a {_kind(row[key])}"
+        raise InputError(path, where, rule)
+    return row[key]
+
+
+def _unique(path: Path, what: str, ids: list[int]) -> None:
+    seen: set[int] = set()
+    for number in ids:
+        if number in seen:
+            raise InputError(path, f"{what} {number}", "its id must be used only once")
+        seen.add(number)
+
+
+def _kind(value: object) -> str:
+    return type(value).__name__
