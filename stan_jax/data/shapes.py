@@ -48,7 +48,7 @@ def generate(
     Raises: InputError where `folder` holds anything else, or a number is out of range.
     """
     counts = (train_videos, val_videos)
-    lengths = (frames, val_frames or frames)
+    lengths = (frames, frames if val_frames is None else val_frames)
     stamp = dict(
         version=VERSION,
         seed=seed,
@@ -90,16 +90,19 @@ def _claim(folder: Path, stamp: dict) -> None:
     """Mark the folder as holding this set, or refuse it."""
     path = folder / STAMP
     if path.exists():
-        found = json.loads(path.read_text())
+        try:
+            found = json.loads(path.read_text())
+        except ValueError as error:
+            raise InputError(path, "", f"must be a json file: {error}") from None
         if found != stamp:
             rule = f"the folder holds another set: {found}, asked for {stamp}"
             raise InputError(path, "", rule)
-    elif folder.exists() and any(folder.iterdir()):
-        rule = f"must be empty or hold a set made earlier, found no {STAMP}"
+        return
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        rule = f"must be an empty folder or one filled earlier, found no {STAMP}"
         raise InputError(folder, "", rule)
-    else:
-        folder.mkdir(parents=True, exist_ok=True)
-        _write_json(path, stamp)
+    folder.mkdir(parents=True, exist_ok=True)
+    _write_json(path, stamp)
 
 
 def _header() -> dict:
