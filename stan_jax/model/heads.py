@@ -5,9 +5,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from stan_jax.model.layers import KAIMING, XAVIER, conv
-
-_NORMAL = nnx.initializers.normal
+from stan_jax.model.layers import KAIMING, XAVIER, conv, normal
 
 
 class RpnHead(nnx.Module):
@@ -17,7 +15,7 @@ class RpnHead(nnx.Module):
     """
 
     def __init__(self, channels: int, num_anchors: int, *, rngs: nnx.Rngs):
-        init = _NORMAL(0.01)
+        init = normal(0.01)
         self.conv = conv(channels, channels, 3, init=init, rngs=rngs)
         self.logits = conv(channels, num_anchors, 1, init=init, rngs=rngs)
         self.deltas = conv(channels, 4 * num_anchors, 1, init=init, rngs=rngs)
@@ -51,10 +49,10 @@ class BoxHead(nnx.Module):
         self.fc1 = nnx.Linear(features, channels, kernel_init=XAVIER, rngs=rngs)
         self.fc2 = nnx.Linear(channels, channels, kernel_init=XAVIER, rngs=rngs)
         self.logits = nnx.Linear(
-            channels, num_classes + 1, kernel_init=_NORMAL(0.01), rngs=rngs
+            channels, num_classes + 1, kernel_init=normal(0.01), rngs=rngs
         )
         self.deltas = nnx.Linear(
-            channels, 4 * regressed, kernel_init=_NORMAL(0.001), rngs=rngs
+            channels, 4 * regressed, kernel_init=normal(0.001), rngs=rngs
         )
 
     def __call__(
@@ -84,7 +82,9 @@ class MaskHead(nnx.Module):
             [conv(a, b, 3, rngs=rngs) for a, b in zip(sizes, sizes[1:], strict=False)]
         )
         # A 2x2 deconvolution of stride 2 never overlaps: it is one matrix product.
-        self.upsample = nnx.Linear(sizes[-1], 4 * channels, use_bias=False, kernel_init=KAIMING, rngs=rngs)
+        self.upsample = nnx.Linear(
+            sizes[-1], 4 * channels, use_bias=False, kernel_init=KAIMING, rngs=rngs
+        )
         self.upsample_bias = nnx.Param(jnp.zeros(channels))
         self.logits = nnx.Linear(channels, num_maps, kernel_init=KAIMING, rngs=rngs)
 
@@ -105,7 +105,7 @@ class TrackHead(nnx.Module):
     """
 
     def __init__(self, features: int, *, channels: int, rngs: nnx.Rngs):
-        init = _NORMAL(0.01)
+        init = normal(0.01)
         self.fc1 = nnx.Linear(features, channels, kernel_init=init, rngs=rngs)
         self.fc2 = nnx.Linear(channels, channels, kernel_init=init, rngs=rngs)
 

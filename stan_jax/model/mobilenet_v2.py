@@ -113,7 +113,9 @@ class ConvNorm(nnx.Module):
         norm: Callable,
         rngs: nnx.Rngs,
     ):
-        self.conv = conv(channels_in, channels, size, stride=stride, bias=False, rngs=rngs)
+        self.conv = conv(
+            channels_in, channels, size, stride=stride, bias=False, rngs=rngs
+        )
         self.bn = norm(channels, rngs=rngs)
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c2"]:

@@ -95,7 +95,9 @@ class BasicBlock(nnx.Module):
         norm: Callable,
         rngs: nnx.Rngs,
     ):
-        self.conv1 = conv(channels_in, channels, 3, stride=stride, bias=False, rngs=rngs)
+        self.conv1 = conv(
+            channels_in, channels, 3, stride=stride, bias=False, rngs=rngs
+        )
         self.bn1 = norm(channels, rngs=rngs)
         self.conv2 = conv(channels, channels, 3, bias=False, rngs=rngs)
         self.bn2 = norm(channels, rngs=rngs)

@@ -58,7 +58,8 @@ class SpatioTemporalAttention(nnx.Module):
         """
         levels = zip(x0, x1, self.strides, self.gamma[...], strict=True)
         return tuple(
-            curr + gamma.astype(curr.dtype) * self.attention(prev, curr, size_hw, stride)
+            curr
+            + gamma.astype(curr.dtype) * self.attention(prev, curr, size_hw, stride)
             for prev, curr, stride, gamma in levels  # Eq. 3
         )
 

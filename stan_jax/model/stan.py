@@ -122,7 +122,9 @@ class STAN(nnx.Module):
             return tuple(x1)
         new = self.sta(x0, self.attended(x1), size_hw)
         by_stride = dict(zip(STRIDES, x1, strict=True))
-        return tuple((by_stride | dict(zip(self.sta.strides, new, strict=True))).values())
+        return tuple(
+            (by_stride | dict(zip(self.sta.strides, new, strict=True))).values()
+        )
 
     def anchors(self, levels: Sequence[Array]) -> tuple[Float[Array, "a 4"], ...]:
         """Return the anchors of each level, pixels of the canvas."""

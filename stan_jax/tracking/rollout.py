@@ -1,0 +1,118 @@
+"""The walk over the frames of a video, one at a time or a clip at once."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, UInt8
+
+from stan_jax.model.stan import STAN
+from stan_jax.tracking import memory as queue
+from stan_jax.tracking.memory import MatchWeights
+from stan_jax.types import Detections, MemoryQueue, Tracks
+
+
+def start(model: STAN, canvas_hw: tuple[int, int], *, slots: int) -> MemoryQueue:
+    """Return the memory of a video that has not begun, for frames of one canvas."""
+    frames = jax.ShapeDtypeStruct((1, *canvas_hw, 3), jnp.uint8)
+    size = jax.ShapeDtypeStruct((1, 2), jnp.int32)
+    levels = jax.eval_shape(model.features, frames, size)
+    kept = [jax.ShapeDtypeStruct(x.shape[1:], x.dtype) for x in model.attended(levels)]
+    embed_channels = model.track_head.fc2.out_features
+    return queue.empty(kept, slots=slots, embed_channels=embed_channels)
+
+
+def step(
+    model: STAN,
+    memory: MemoryQueue,
+    frame: UInt8[Array, "fh fw 3"],
+    size_hw: Int[Array, "2"],
+    **options,
+) -> tuple[MemoryQueue, Tracks]:
+    """Return the memory after one more frame, and the tracks in it."""
+    seen = jnp.ones(1, bool)
+    memory, tracks = clip(model, memory, frame[None], size_hw, seen, **options)
+    return memory, jax.tree.map(lambda x: x[0], tracks)
+
+
+def clip(
+    model: STAN,
+    memory: MemoryQueue,
+    frames: UInt8[Array, "t fh fw 3"],
+    size_hw: Int[Array, "2"],
+    valid: Bool[Array, " t"],
+    *,
+    weights: MatchWeights = MatchWeights(),
+    update_labels: bool = False,
+    expire_after: int | None = None,
+    first_frame: str = "self",
+) -> tuple[MemoryQueue, Tracks]:
+    """Return the memory after t more frames of one video, and the tracks in each.
+
+    Everything but the association runs over all frames as one batch, since the queue
+    keeps the raw feature of the previous frame (A13), known before any detection.
+    valid: false for padding frames, which must come last and leave no trace.
+    first_frame: "self" lets the first frame attend to itself, "skip" passes its raw
+    features on (A12).
+    """
+    if first_frame not in ("self", "skip"):
+        raise ValueError(f"first_frame is self or skip, not {first_frame}")
+    sizes = jnp.broadcast_to(size_hw[None], (len(frames), 2))
+    x1 = model.features(frames, sizes)
+    x0 = _previous(memory, model.attended(x1))
+    levels = model.attend(x0, x1, sizes)
+    if first_frame == "skip":
+        first = (memory.frame + jnp.arange(len(frames)) == 0)[:, None, None, None]
+        levels = tuple(
+            jnp.where(first, raw, new) for raw, new in zip(x1, levels, strict=True)
+        )
+    logits, deltas = zip(*(model.rpn(x) for x in levels), strict=True)
+    proposals = model.propose(logits, deltas, model.anchors(levels), sizes)
+    found = model.detect(levels, proposals, sizes)
+
+    def associate(memory, inputs):
+        found, seen = inputs
+        found = found._replace(valid=found.valid & seen)
+        scores = queue.score(memory, found, weights)
+        choice = queue.match(scores, found.valid)
+        new, ids, stays = queue.write(
+            memory,
+            found,
+            choice,
+            update_labels=update_labels,
+            expire_after=expire_after,
+        )
+        memory = jax.tree.map(lambda a, b: jnp.where(seen, a, b), new, memory)
+        return memory, (ids, stays)
+
+    # The features are put in once at the end, the scan need not carry them.
+    lean, (ids, stays) = jax.lax.scan(
+        associate, memory._replace(features=()), (found, valid)
+    )
+    features = _last(memory, model.attended(x1), valid)
+    return lean._replace(features=features), _tracks(found, ids, stays)
+
+
+def _previous(
+    memory: MemoryQueue, x1: tuple[Float[Array, "t _ _ c"], ...]
+) -> tuple[Float[Array, "t _ _ c"], ...]:
+    """The features one frame earlier; the first frame of a video is its own past."""
+    return tuple(
+        jnp.concatenate([jnp.where(memory.frame == 0, x[0], old)[None], x[:-1]])
+        for old, x in zip(memory.features, x1, strict=True)
+    )
+
+
+def _last(
+    memory: MemoryQueue,
+    x1: tuple[Float[Array, "t _ _ c"], ...],
+    valid: Bool[Array, " t"],
+) -> tuple[Float[Array, "_ _ c"], ...]:
+    """The features of the last true frame, or what was kept if there is none."""
+    last = jnp.maximum(jnp.sum(valid) - 1, 0)
+    return tuple(
+        jnp.where(jnp.any(valid), x[last], old)
+        for old, x in zip(memory.features, x1, strict=True)
+    )
+
+
+def _tracks(found: Detections, ids: Array, stays: Array) -> Tracks:
+    return Tracks(found.boxes, found.labels, found.scores, stays, found.masks, ids)

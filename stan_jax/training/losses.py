@@ -1,0 +1,249 @@
+"""What is wrong with what the model says of a pair: six losses as (sum, count)."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Bool, Float, Int, Key
+
+from stan_jax.model.stan import BOX_CELLS, BOX_STDS, MASK_CELLS, STAN
+from stan_jax.ops import anchors as anchor_ops
+from stan_jax.ops import assign, boxes, masks
+from stan_jax.types import Pair, Proposals
+
+Term = tuple[Float[Array, ""], Float[Array, ""]]
+
+
+class Sampling(NamedTuple):
+    """Which anchors and RoIs learn, and how boxes are compared (spec sections 3-5).
+
+    border: -1 trains every anchor of the frame, 0 none that pokes out of it.
+    rpn_beta, box_beta: where smooth L1 turns linear; 0 is plain L1.
+    """
+
+    anchors: int = 64
+    positive_anchors: int = 32
+    rois: int = 128
+    positive_rois: int = 32
+    border: int = -1
+    rpn_beta: float = 1 / 9
+    box_beta: float = 1.0
+
+
+class Rois(NamedTuple):
+    """Sampled RoIs of one frame; the positive ones come first."""
+
+    boxes: Float[Array, "n 4"]
+    object: Int[Array, " n"]  # row of the pair; of meaning where positive
+    positive: Bool[Array, " n"]
+    valid: Bool[Array, " n"]
+
+
+def total(
+    terms: Mapping[str, Term], weights: Mapping[str, float]
+) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
+    """Return the weighted sum of the mean losses, and each mean by name.
+
+    A term without a single count is 0. weights: must name exactly the losses; terms
+    whose name starts with "accuracy" are only reported.
+    """
+    means = {name: s / jnp.maximum(count, 1.0) for name, (s, count) in terms.items()}
+    learned = {name for name in means if not name.startswith("accuracy")}
+    if learned != set(weights):
+        raise ValueError(
+            f"losses {sorted(learned)} need weights, got {sorted(weights)}"
+        )
+    loss = sum(weights[name] * means[name] for name in sorted(learned))
+    return jnp.asarray(loss), means
+
+
+def terms(
+    model: STAN, pairs: Pair, keys: Key[Array, " b"], sampling: Sampling
+) -> dict[str, Term]:
+    """Return (sum, count) of each loss over a batch of pairs.
+
+    pairs: with a leading axis b. keys: one per pair, so that what is sampled does not
+    depend on how the batch lies on the devices.
+    Only frame 1 is detected in; frame 0 lends its features to the attention and its
+    true boxes, on its raw map (A18), to the track head.
+    """
+    b, _, fh, fw, _ = pairs.frames.shape
+    frames = pairs.frames.reshape(2 * b, fh, fw, 3)
+    levels = model.features(frames, jnp.repeat(pairs.size_hw, 2, axis=0))
+    x0, x1 = (
+        tuple(x.reshape(b, 2, *x.shape[1:])[:, i] for x in levels) for i in (0, 1)
+    )
+    levels = model.attend(model.attended(x0), x1, pairs.size_hw)
+    anchor_keys, roi_keys = jax.vmap(jax.random.split, out_axes=1)(keys)
+
+    logits, deltas = zip(*(model.rpn(x) for x in levels), strict=True)
+    level_anchors = model.anchors(levels)
+    found = _rpn(
+        jnp.concatenate(logits, 1),
+        jnp.concatenate(deltas, 1),
+        jnp.concatenate(level_anchors),
+        pairs,
+        anchor_keys,
+        sampling,
+    )
+    proposals = model.propose(logits, deltas, level_anchors, pairs.size_hw)
+    proposals = jax.lax.stop_gradient(proposals)
+    rois = jax.vmap(sample_rois, in_axes=(0, 0, 0, None))(
+        proposals, pairs, roi_keys, sampling
+    )
+    features = model.pool(levels, rois.boxes, BOX_CELLS)
+    found |= _box(*model.box_head(features), rois, pairs, sampling)
+    reference = model.pool(x0, pairs.boxes[:, 0], BOX_CELLS)
+    found |= _track(
+        model.track_head(features), model.track_head(reference), rois, pairs
+    )
+    return found | _mask(model, levels, rois, pairs, sampling)
+
+
+def sample_rois(
+    proposals: Proposals, pair: Pair, key: Key[Array, ""], sampling: Sampling
+) -> Rois:
+    """Return the RoIs of one frame that learn; true boxes count as proposals.
+
+    Source: spec section 4, IoU 0.5 for both roles.
+    """
+    present = pair.present[1]
+    candidate = jnp.concatenate([pair.boxes[1], proposals.boxes])
+    valid = jnp.concatenate([present, proposals.valid])
+    role = assign.assign(
+        boxes.iou(candidate, pair.boxes[1]),
+        present,
+        positive=0.5,
+        negative=0.5,
+        min_positive=0.5,
+        candidates=valid,
+    )
+    drawn = assign.sample(
+        key,
+        role.positive,
+        role.negative,
+        num=sampling.rois,
+        max_positive=sampling.positive_rois,
+    )
+    return Rois(
+        candidate[drawn.index], role.index[drawn.index], drawn.positive, drawn.valid
+    )
+
+
+def smooth_l1(error: Float[Array, "*n"], beta: float) -> Float[Array, "*n"]:
+    """Return e**2 / (2 beta) below beta, |e| - beta / 2 above; |e| for beta 0."""
+    size = jnp.abs(error)
+    if beta == 0:
+        return size
+    return jnp.where(size < beta, 0.5 * error**2 / beta, size - 0.5 * beta)
+
+
+def _rpn(
+    logits: Float[Array, "b a"],
+    deltas: Float[Array, "b a 4"],
+    anchors: Float[Array, "a 4"],
+    pairs: Pair,
+    keys: Key[Array, " b"],
+    sampling: Sampling,
+) -> dict[str, Term]:
+    def one(logits, deltas, pair, key):
+        iou = boxes.iou(anchors, pair.boxes[1])
+        role = assign.assign(
+            iou,
+            pair.present[1],
+            positive=0.7,
+            negative=0.3,
+            min_positive=0.3,
+            candidates=anchor_ops.inside(anchors, pair.size_hw, sampling.border),
+        )
+        drawn = assign.sample(
+            key,
+            role.positive,
+            role.negative,
+            num=sampling.anchors,
+            max_positive=sampling.positive_anchors,
+        )
+        row = drawn.index
+        score = optax.sigmoid_binary_cross_entropy(
+            logits[row], drawn.positive.astype(jnp.float32)
+        )
+        target = boxes.encode(pair.boxes[1][role.index[row]], anchors[row])
+        target = jnp.where(drawn.positive[:, None], target, 0.0)
+        error = smooth_l1(deltas[row] - target, sampling.rpn_beta).sum(1)
+        return (
+            jnp.where(drawn.valid, score, 0.0).sum(),
+            jnp.where(drawn.positive, error, 0.0).sum(),
+            drawn.valid.sum(),
+        )
+
+    score, error, count = jax.vmap(one)(logits, deltas, pairs, keys)
+    count = count.sum().astype(jnp.float32)
+    return {"rpn_score": (score.sum(), count), "rpn_box": (error.sum(), count)}
+
+
+def _box(
+    logits: Float[Array, "b n k"],
+    deltas: Float[Array, "b n _ 4"],
+    rois: Rois,
+    pairs: Pair,
+    sampling: Sampling,
+) -> dict[str, Term]:
+    background = logits.shape[-1] - 1
+    label = jnp.take_along_axis(pairs.labels, rois.object, axis=1)
+    target = jnp.where(rois.positive, label, background)
+    entropy = optax.softmax_cross_entropy_with_integer_labels(logits, target)
+    right = (logits.argmax(-1) == target) & rois.positive
+
+    truth = jnp.take_along_axis(pairs.boxes[:, 1], rois.object[..., None], axis=1)
+    wanted = jax.vmap(lambda t, r: boxes.encode(t, r, stds=BOX_STDS))(truth, rois.boxes)
+    wanted = jnp.where(rois.positive[..., None], wanted, 0.0)
+    said = jnp.take_along_axis(deltas, label[..., None, None], axis=2)[:, :, 0]
+    error = smooth_l1(said - wanted, sampling.box_beta).sum(-1)
+    count = rois.valid.sum().astype(jnp.float32)
+    positives = rois.positive.sum().astype(jnp.float32)
+    return {
+        "class": (jnp.where(rois.valid, entropy, 0.0).sum(), count),
+        "box": (jnp.where(rois.positive, error, 0.0).sum(), count),
+        "accuracy_class": (right.sum().astype(jnp.float32), positives),
+    }
+
+
+def _track(
+    embeds: Float[Array, "b n e"],
+    reference: Float[Array, "b m e"],
+    rois: Rois,
+    pairs: Pair,
+) -> dict[str, Term]:
+    there = pairs.present[:, 0]  # [b m]
+    logits = jnp.einsum("bne,bme->bnm", embeds, reference)
+    logits = jnp.where(there[:, None], logits, -jnp.inf)
+    logits = jnp.pad(logits, ((0, 0), (0, 0), (1, 0)))  # column 0: a new object
+    known = jnp.take_along_axis(there, rois.object, axis=1)
+    target = jnp.where(known & rois.positive, rois.object + 1, 0)
+    entropy = optax.softmax_cross_entropy_with_integer_labels(logits, target)
+    right = (logits.argmax(-1) == target) & rois.positive
+    count = rois.positive.sum().astype(jnp.float32)
+    return {
+        "track": (jnp.where(rois.positive, entropy, 0.0).sum(), count),
+        "accuracy_track": (right.sum().astype(jnp.float32), count),
+    }
+
+
+def _mask(
+    model: STAN, levels: tuple[Array, ...], rois: Rois, pairs: Pair, sampling: Sampling
+) -> dict[str, Term]:
+    first = jax.tree.map(lambda x: x[:, : sampling.positive_rois], rois)
+    b, n = first.object.shape
+    features = model.pool(levels, first.boxes, MASK_CELLS)
+    logits = model.mask_head(features.reshape(b * n, *features.shape[2:]))
+    logits = logits.reshape(b, n, *logits.shape[1:])
+    label = jnp.take_along_axis(pairs.labels, first.object, axis=1)
+    logits = jnp.take_along_axis(logits, label[..., None, None, None], axis=-1)
+    logits = logits[..., 0].astype(jnp.float32)
+    crop = jax.vmap(lambda m, r, i: masks.crop(m, r, i, 2 * MASK_CELLS))
+    target = crop(pairs.masks, first.boxes, first.object)
+    entropy = optax.sigmoid_binary_cross_entropy(logits, target).mean((2, 3))
+    count = first.positive.sum().astype(jnp.float32)
+    return {"mask": (jnp.where(first.positive, entropy, 0.0).sum(), count)}

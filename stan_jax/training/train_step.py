@@ -1,0 +1,111 @@
+"""One update: gradient, clip, step; sharded over a mesh by the shardings of its inputs."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from jaxtyping import Array, Float, Int, PyTree
+
+from stan_jax.model.stan import STAN
+from stan_jax.training import losses
+from stan_jax.training.losses import Sampling
+from stan_jax.types import Pair
+
+
+class TrainState(NamedTuple):
+    """All that an update changes."""
+
+    step: Int[Array, ""]
+    params: PyTree
+    opt: PyTree
+
+
+class Split(NamedTuple):
+    """A model cut into its structure, what learns, and what does not."""
+
+    structure: Any
+    params: dict
+    frozen: dict
+
+
+def split(model: STAN) -> Split:
+    """Return the three parts as plain dicts; `merge` puts them together again."""
+    structure, params, frozen = nnx.split(model, nnx.Param, ...)
+    return Split(structure, nnx.to_pure_dict(params), nnx.to_pure_dict(frozen))
+
+
+def merge(parts: Split, params: PyTree, dtype: str = "float32") -> STAN:
+    """Return the model with these parameters, computing in `dtype`."""
+    cast = lambda tree: jax.tree.map(lambda x: jnp.asarray(x, dtype), tree)
+    return nnx.merge(parts.structure, cast(params), cast(parts.frozen))
+
+
+def start(params: PyTree, optimizer: optax.GradientTransformation) -> TrainState:
+    """Return the state before the first update."""
+    return TrainState(jnp.int32(0), params, optimizer.init(params))
+
+
+def make_train_step(
+    parts: Split,
+    optimizer: optax.GradientTransformation,
+    *,
+    seed: int,
+    loss_weights: Mapping[str, float],
+    sampling: Sampling,
+    dtype: str = "float32",
+) -> Callable[[TrainState, Pair], tuple[TrainState, dict[str, Float[Array, ""]]]]:
+    """Return the jitted update; it takes over the buffers of the state it is given.
+
+    dtype: of the computation, "float32" or "bfloat16"; parameters, losses and the
+    optimizer stay float32. Metrics are those of the parameters before the update.
+    """
+
+    def train_step(state: TrainState, pairs: Pair):
+        key = jax.random.fold_in(jax.random.key(seed), state.step)
+        keys = jax.random.split(key, len(pairs.labels))
+
+        def loss_fn(params):
+            model = merge(parts, params, dtype)
+            terms = losses.terms(model, pairs, keys, sampling)
+            return losses.total(terms, loss_weights)
+
+        (loss, metrics), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
+        updates, opt = optimizer.update(grads, state.opt, state.params)
+        params = optax.apply_updates(state.params, updates)
+        metrics |= {"loss": loss, "grad_norm": optax.global_norm(grads)}
+        return TrainState(state.step + 1, params, opt), metrics
+
+    return jax.jit(train_step, donate_argnums=0)
+
+
+def make_mesh(num_devices: int | None = None) -> jax.sharding.Mesh:
+    """Return a mesh of one axis, `data`, over the first (default: all) devices."""
+    devices = jax.devices()[:num_devices]
+    # Automatic axes: with jax's default, explicit ones, a convolution asks for shardings.
+    return jax.make_mesh(
+        (len(devices),), ("data",), axis_types=(AxisType.Auto,), devices=devices
+    )
+
+
+def replicate(tree: PyTree, mesh: jax.sharding.Mesh) -> PyTree:
+    """Return the tree with a copy on every device."""
+    sharding = NamedSharding(mesh, PartitionSpec())
+    # Through NumPy, since device_put of a device array may share its buffer, which
+    # the train step would then take over.
+    return jax.tree.map(lambda x: jax.device_put(np.asarray(x), sharding), tree)
+
+
+def shard(pairs: Pair, mesh: jax.sharding.Mesh) -> Pair:
+    """Return the batch cut along its first axis, one piece per device.
+
+    Raises: ValueError where the batch does not divide over the devices.
+    """
+    batch, devices = len(pairs.labels), mesh.devices.size
+    if batch % devices:
+        raise ValueError(f"batch {batch} must divide by {devices} devices")
+    return jax.device_put(pairs, NamedSharding(mesh, PartitionSpec("data")))
