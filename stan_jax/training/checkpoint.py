@@ -241,12 +241,14 @@ def _load(orbax, folder: Path, step: int, wanted: dict[str, Any]) -> dict[str, A
 def _metadata(orbax, folder: Path, step: int):
     try:
         found = orbax.checkpointables_metadata(step)
-        found.metadata["state"], found.custom_metadata["data"]  # noqa: B018
-        return found
+        if found.metadata["state"] and "data" in found.custom_metadata:
+            return found
+        reason = "its index is damaged or of another program"
     except Exception as error:
-        there = [c.step for c in orbax.checkpoints]
-        rule = f"is no checkpoint of this program (steps here: {there}): {error}"[:500]
-        raise InputError(folder, f"step {step}", rule) from error
+        reason = str(error)
+    there = [c.step for c in orbax.checkpoints]
+    rule = f"cannot be read (steps here: {there}): {reason}"
+    raise InputError(folder, f"step {step}", rule[:500])
 
 
 def _difference(saved: dict[str, Any], wanted: dict[str, Any]) -> str:

@@ -9,7 +9,7 @@ import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
@@ -43,8 +43,8 @@ class MetricWriter:
         self._lines.write(json.dumps({"step": int(step)} | plain) + "\n")
         self._lines.flush()
         if self._events:
-            for name, value in numbers.items():
-                self._events.add_scalar(name, value, step)
+            for name in (k for k, v in plain.items() if v is not None):
+                self._events.add_scalar(name, numbers[name], step)
             self._events.flush()
 
     def images(
@@ -64,7 +64,7 @@ class MetricWriter:
         if self._events:
             self._events.close()
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "MetricWriter":
         return self
 
     def __exit__(self, *_: object) -> None:
