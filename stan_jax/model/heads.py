@@ -1,4 +1,4 @@
-"""What is read off the pyramid: objectness per anchor; class, box, mask and appearance per RoI."""
+"""What is read off the pyramid: objectness per anchor, four answers per RoI."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Which convolution and which norm: the two layers every part of the model is made of."""
+"""Which convolution and which norm every part of the model is made of."""
 
 import math
 from collections.abc import Callable
@@ -45,7 +45,7 @@ KAIMING = _on_host(
 
 
 class Frozen(nnx.Variable):
-    """A stored array that no optimizer sees, such as the statistics of a frozen norm."""
+    """A stored array that no optimizer sees: the statistics of a frozen norm."""
 
 
 def conv(

@@ -1,4 +1,4 @@
-"""What a frame looks like at strides 4, 8, 16 and 32, at the price of a CPU: MobileNetV2."""
+"""What a frame looks like at strides 4, 8, 16, 32 on a CPU: MobileNetV2."""
 
 from collections.abc import Callable
 

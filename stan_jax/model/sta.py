@@ -70,7 +70,7 @@ class SpatioTemporalAttention(nnx.Module):
         size_hw: Int[Array, "b 2"],
         stride: int,
     ) -> Float[Array, "b h w c"]:
-        """Return A(x0, x1) = Conv2(x1) (x) softmax(Conv1(x0) (x) Conv1(x1)), Eq. 1-2."""
+        """Return A = Conv2(x1) (x) softmax(Conv1(x0) (x) Conv1(x1)), Eq. 1-2."""
         embed_previous = self.embed if self.share_embed else self.embed_previous
         source = x1 if self.value_source == "current" else x0
         inside = cells_inside(size_hw, x1.shape[1:3], stride)

@@ -20,6 +20,9 @@ class MatchWeights(NamedTuple):
     label: float = 10.0
 
 
+MASKTRACK = MatchWeights()
+
+
 class Match(NamedTuple):
     """What each detection is: of a known track, of a new one, or dropped."""
 
@@ -123,7 +126,10 @@ def write(
     evicted = jnp.sum(choice.new & memory.live[slot])
 
     row = _rows(slot, stays, s)
-    put = lambda old, new: old.at[row].set(new.astype(old.dtype), mode="drop")
+
+    def put(old, new):
+        return old.at[row].set(new.astype(old.dtype), mode="drop")
+
     label = found.labels
     if not update_labels:
         label = jnp.where(choice.known, memory.labels[slot], label)

@@ -40,7 +40,7 @@ def clip(
     size_hw: Int[Array, "2"],
     valid: Bool[Array, " t"],
     *,
-    weights: MatchWeights = MatchWeights(),
+    weights: MatchWeights = queue.MASKTRACK,
     update_labels: bool = False,
     expire_after: int | None = None,
     first_frame: str = "self",

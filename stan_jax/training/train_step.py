@@ -1,4 +1,4 @@
-"""One update: gradient, clip, step; sharded over a mesh by the shardings of its inputs."""
+"""One update: gradient, clip, step; cut over a mesh as its inputs are."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -41,8 +41,10 @@ def split(model: STAN) -> Split:
 
 def merge(parts: Split, params: PyTree, dtype: str = "float32") -> STAN:
     """Return the model with these parameters, computing in `dtype`."""
-    cast = lambda tree: jax.tree.map(lambda x: jnp.asarray(x, dtype), tree)
-    return nnx.merge(parts.structure, cast(params), cast(parts.frozen))
+    params, frozen = jax.tree.map(
+        lambda x: jnp.asarray(x, dtype), (params, parts.frozen)
+    )
+    return nnx.merge(parts.structure, params, frozen)
 
 
 def start(params: PyTree, optimizer: optax.GradientTransformation) -> TrainState:
@@ -86,7 +88,7 @@ def make_train_step(
 def make_mesh(num_devices: int | None = None) -> jax.sharding.Mesh:
     """Return a mesh of one axis, `data`, over the first (default: all) devices."""
     devices = jax.devices()[:num_devices]
-    # Automatic axes: with jax's default, explicit ones, a convolution asks for shardings.
+    # Automatic axes: with explicit ones, the default, convolutions ask for shardings.
     return jax.make_mesh(
         (len(devices),), ("data",), axis_types=(AxisType.Auto,), devices=devices
     )
