@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-
 _AXIS = {"source": 1, "target": 2}  # of the map [b i j]
 
 

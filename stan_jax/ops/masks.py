@@ -1,5 +1,6 @@
 """How a mask moves between the frame and the small grid of its box."""
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
@@ -20,17 +21,17 @@ def crop(
     """
     if not masks.shape[0]:
         return jnp.zeros((*index.shape, out, out))
-    start, size = boxes[:, :2] - 0.5, boxes[:, 2:] - boxes[:, :2]
-    rows = jnp.full(index.shape, masks.shape[1])
-    columns = jnp.full(index.shape, masks.shape[2])
-    y, wy = roi_align.axis_taps(start[:, 1], size[:, 1], rows, out, 2)
-    x, wx = roi_align.axis_taps(start[:, 0], size[:, 0], columns, out, 2)
-    taps = masks[
-        index[:, None, None, None, None], y[:, :, :, None, None], x[:, None, None]
-    ]  # [n out taps out taps]
-    share = jnp.einsum("nyixj,nyi,nxj->nyx", taps.astype(boxes.dtype), wy, wx)
+    (height, width), sampling = masks.shape[1:], 2
+
+    def share(box, index):
+        start, size = box[:2] - 0.5, box[2:] - box[:2]
+        y, wy = roi_align.axis_taps(start[1], size[1], height, out, sampling)
+        x, wx = roi_align.axis_taps(start[0], size[0], width, out, sampling)
+        taps = masks[index, y[:, :, None, None], x]  # [out taps out taps]
+        return jnp.einsum("yixj,yi,xj->yx", taps.astype(wy.dtype), wy, wx)
+
     # Weights are not exact binary fractions: half must stay half.
-    return (share >= 0.5 - 1e-6).astype(jnp.float32)
+    return (jax.vmap(share)(boxes, index) >= 0.5 - 1e-6).astype(jnp.float32)
 
 
 def paste(
