@@ -3,6 +3,7 @@
 import itertools
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,22 +12,26 @@ from PIL import Image
 from stan_jax.data import scene, shapes, weather, youtube_vis
 from stan_jax.errors import InputError
 
-SMALL = dict(
+SMALL: dict[str, Any] = dict(
     seed=3, train_videos=4, val_videos=2, frames=6, val_frames=3, height=48, width=80
 )
+
+
+def _generate(folder: Path, **changes: Any) -> None:
+    shapes.generate(folder, **(SMALL | changes))
 
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("small")
-    shapes.generate(folder, **SMALL)
+    _generate(folder)
     return folder
 
 
 @pytest.fixture(scope="module")
 def small_hard(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("hard")
-    shapes.generate(folder, **SMALL, hard=True)
+    _generate(folder, hard=True)
     return folder
 
 
@@ -55,19 +60,19 @@ def _decode(segmentation: dict) -> np.ndarray:
 
 @pytest.mark.parametrize("kind", ["small", "small_hard"])
 def test_generate_gives_the_same_bytes_again(kind, tmp_path, request):
-    shapes.generate(tmp_path, **SMALL, hard=kind == "small_hard")
+    _generate(tmp_path, hard=kind == "small_hard")
     assert _files(tmp_path) == _files(request.getfixturevalue(kind))
 
 
 def test_generate_gives_other_pictures_from_another_seed(small, tmp_path):
-    shapes.generate(tmp_path, **SMALL | dict(seed=4))
+    _generate(tmp_path, seed=4)
     other, here = _files(tmp_path), _files(small)
     assert all(here[name] != other[name] for name in here)
 
 
 @pytest.mark.parametrize("hard", [False, True])
 def test_video_does_not_depend_on_how_many_there_are(small, small_hard, tmp_path, hard):
-    shapes.generate(tmp_path, **SMALL | dict(train_videos=2, val_videos=1), hard=hard)
+    _generate(tmp_path, train_videos=2, val_videos=1, hard=hard)
     fewer, here = _files(tmp_path), _files(small_hard if hard else small)
     pictures = [name for name in fewer if name.endswith(".jpg")]
     assert len(pictures) == 2 * 6 + 3
@@ -263,7 +268,7 @@ def test_youtube_vis_reader_accepts_the_set(small):
 
 def test_generate_leaves_a_finished_set_alone(small):
     times = {p: p.stat().st_mtime_ns for p in small.rglob("*")}
-    shapes.generate(small, **SMALL, progress=lambda *_: pytest.fail("drew a video"))
+    _generate(small, progress=lambda *_: pytest.fail("drew a video"))
     assert times == {p: p.stat().st_mtime_ns for p in small.rglob("*")}
 
 
@@ -273,10 +278,10 @@ def test_generate_takes_up_a_run_cut_short(small, tmp_path):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        shapes.generate(tmp_path, **SMALL, progress=cut)
+        _generate(tmp_path, progress=cut)
     assert not (tmp_path / "train/instances.json").exists()
     calls = []
-    shapes.generate(tmp_path, **SMALL, progress=lambda *at: calls.append(at))
+    _generate(tmp_path, progress=lambda *at: calls.append(at))
     assert calls == [(k, 6) for k in range(1, 7)]
     assert _files(tmp_path) == _files(small)
 
@@ -284,15 +289,15 @@ def test_generate_takes_up_a_run_cut_short(small, tmp_path):
 def test_generate_refuses_folders_of_other_content(small, tmp_path):
     (tmp_path / "letter.txt").write_text("mine")
     with pytest.raises(InputError, match=f"{tmp_path}.*empty folder"):
-        shapes.generate(tmp_path, **SMALL)
+        _generate(tmp_path)
     with pytest.raises(InputError, match="empty folder"):
-        shapes.generate(tmp_path / "letter.txt", **SMALL)
+        _generate(tmp_path / "letter.txt")
     assert [p.name for p in tmp_path.iterdir()] == ["letter.txt"]
     with pytest.raises(InputError, match=r"shapes.json.*another set"):
-        shapes.generate(small, **SMALL, hard=True)
+        _generate(small, hard=True)
     (tmp_path / "letter.txt").rename(tmp_path / shapes.STAMP)
     with pytest.raises(InputError, match=r"shapes.json.*json file"):
-        shapes.generate(tmp_path, **SMALL)
+        _generate(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -302,12 +307,12 @@ def test_generate_refuses_folders_of_other_content(small, tmp_path):
 )
 def test_generate_refuses_numbers_out_of_range(tmp_path, wrong):
     with pytest.raises(InputError, match="must hold"):
-        shapes.generate(tmp_path / "new", **SMALL | wrong)
+        _generate(tmp_path / "new", **wrong)
     assert not (tmp_path / "new").exists()
 
 
 def test_single_frame_videos_work(tmp_path):
-    shapes.generate(tmp_path, **SMALL | dict(frames=1, val_frames=None), hard=True)
+    _generate(tmp_path, frames=1, val_frames=None, hard=True)
     assert {v["length"] for v in _read(tmp_path, "val")["videos"]} == {1}
 
 
