@@ -139,10 +139,7 @@ def resize_mask(
     """Nearest resize as OpenCV does it: output x takes input floor(x * old / new)."""
     if mask.shape == new_hw:
         return mask
-    ys, xs = (
-        np.minimum(np.floor(np.arange(n) * (1 / (n / o))).astype(np.intp), o - 1)
-        for o, n in zip(mask.shape, new_hw, strict=True)
-    )
+    ys, xs = (np.arange(n) * o // n for o, n in zip(mask.shape, new_hw, strict=True))
     return mask[ys[:, None], xs]
 
 

@@ -7,20 +7,20 @@ one's own): classes come from the file, ids need not be contiguous, and a file w
 
 import gzip
 import json
-import math
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float32, Int64, UInt8
+from jaxtyping import Bool, Float32, UInt8
 from PIL import Image
-from pycocotools import mask as coco_mask
 
+from stan_jax.data import segmentations
+from stan_jax.data.segmentations import RLE
 from stan_jax.errors import InputError
 
-RLE = dict[str, Any]  # {"size": [height, width], "counts": bytes}, column-major
+_TAILS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}  # how a whole file ends
 
 
 class Category(NamedTuple):
@@ -125,23 +125,20 @@ def read_frame(
 
 def mask(segmentation: RLE, height: int, width: int) -> Bool[np.ndarray, "h w"]:
     """Decode a segmentation of a loaded track (which fits height x width)."""
-    decoded = coco_mask.decode(segmentation)
+    decoded = segmentations.decode(segmentation)
     assert decoded.shape == (height, width)
-    return decoded.view(bool)
+    return decoded
 
 
 def _check_frame(dataset: Dataset, video: Video, t: int) -> None:
     with _open(dataset, video, t) as image:
-        whole = image.format != "JPEG" or _ends_like_jpeg(_path(dataset, video, t))
+        tail = _TAILS.get(image.format or "")
+    with _path(dataset, video, t).open("rb") as file:
+        file.seek(-8, 2)
+        whole = tail is not None and file.read().endswith(tail)
     if not whole:
-        # Trailing bytes after the end marker are harmless: let the decoder judge.
+        # Bytes after the end of an image are harmless: let the decoder judge.
         read_frame(dataset, video, t)
-
-
-def _ends_like_jpeg(path: Path) -> bool:
-    with path.open("rb") as file:
-        file.seek(-2, 2)
-        return file.read() == b"\xff\xd9"
 
 
 def _open(dataset: Dataset, video: Video, t: int) -> Image.Image:
@@ -191,17 +188,13 @@ def _read_json(path: Path) -> dict:
 
 
 def _categories(path: Path, root: dict) -> tuple[Category, ...]:
-    rows = _rows(path, root, "categories")
-    found = [
-        Category(_field(path, f"category {i}", r, "id", int), _name(path, i, r))
-        for i, r in enumerate(rows)
-    ]
+    found = []
+    for i, row in enumerate(_rows(path, root, "categories")):
+        number = _field(path, f"entry {i} of categories", row, "id", int)
+        name = _field(path, f"category {number}", row, "name", str)
+        found.append(Category(number, name))
     _unique(path, "category", [c.id for c in found])
     return tuple(sorted(found))
-
-
-def _name(path: Path, i: int, row: dict) -> str:
-    return _field(path, f"category {i}", row, "name", str)
 
 
 def _videos(path: Path, root: dict) -> dict[int, Video]:
@@ -248,15 +241,18 @@ def _with_tracks(
         if category not in label_of:
             rule = f"category_id {category} is not among the categories"
             raise InputError(path, where, rule)
+        crowd = row.get("iscrowd", 0)
+        if crowd not in (0, 1):
+            raise InputError(path, where, f"iscrowd must be 0 or 1, is {crowd!r}")
         video = videos[video_id]
         masks = _segmentations(path, where, row, video)
         tracks[video_id].append(
             Track(
                 id=number,
                 label=label_of[category],
-                crowd=bool(row.get("iscrowd", 0)),
+                crowd=bool(crowd),
                 segmentations=masks,
-                boxes=_tight_boxes(masks),
+                boxes=segmentations.tight_boxes(masks),
             )
         )
     _unique(path, "annotation", [t.id for rows in tracks.values() for t in rows])
@@ -278,108 +274,12 @@ def _segmentations(
     found = []
     for t, segmentation in enumerate(given):
         try:
-            found.append(_rle(segmentation, video.height, video.width))
+            found.append(
+                segmentations.compress(segmentation, video.height, video.width)
+            )
         except ValueError as error:
             raise InputError(path, f"{where}, frame {t}", str(error)) from None
     return tuple(found)
-
-
-def _tight_boxes(masks: tuple[RLE | None, ...]) -> Float32[np.ndarray, "t 4"]:
-    boxes = np.zeros((len(masks), 4), np.float32)
-    seen = [t for t, m in enumerate(masks) if m is not None]
-    if seen:
-        xywh = coco_mask.toBbox([masks[t] for t in seen])
-        boxes[seen] = np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1)
-    return boxes
-
-
-def _rle(segmentation: object, height: int, width: int) -> RLE | None:
-    """Compressed form of any segmentation; None if it holds no pixel."""
-    if segmentation is None or segmentation == []:
-        return None
-    if isinstance(segmentation, list):
-        return _from_polygons(segmentation, height, width)
-    if not isinstance(segmentation, dict):
-        raise ValueError(
-            "segmentation must be null, an RLE or a list of polygons, is a"
-            f" {_kind(segmentation)}"
-        )
-    size, runs = segmentation.get("size"), segmentation.get("counts")
-    if size != [height, width]:
-        rule = f"RLE size must be that of its video, [{height}, {width}], is {size}"
-        raise ValueError(rule)
-    if isinstance(runs, str):
-        counts, text = _decode_counts(runs), runs.encode()
-    elif isinstance(runs, list) and all(type(run) is int for run in runs):
-        counts, text = np.array(runs, np.int64), None
-    else:
-        raise ValueError("RLE counts must be a text or a list of whole numbers")
-    total = int(counts.sum())
-    if total != height * width or (counts < 0).any():
-        raise ValueError(
-            f"RLE counts must not be negative and add up to {height} x {width} ="
-            f" {height * width}, add up to {total}"
-        )
-    if not counts[1::2].any():
-        return None
-    if text is None or (counts[1:] == 0).any():
-        text = _encode_counts(counts, height, width)
-    return {"size": [height, width], "counts": text}
-
-
-def _encode_counts(counts: Int64[np.ndarray, " r"], height: int, width: int) -> bytes:
-    # An inner run of length 0 joins its neighbours; left in, it may widen toBbox.
-    run_value = np.arange(len(counts)) % 2
-    value = run_value[counts > 0]
-    counts = counts[counts > 0]
-    starts = np.flatnonzero(np.diff(value, prepend=-1))
-    joined = np.add.reduceat(counts, starts).tolist()
-    if value[0] == 1:
-        joined.insert(0, 0)
-    whole = {"size": [height, width], "counts": joined}
-    return coco_mask.frPyObjects(whole, height, width)["counts"]
-
-
-def _decode_counts(text: str) -> Int64[np.ndarray, " r"]:
-    """Run lengths behind a compressed text.
-
-    Five bits a character, low bits first, bit 6 says that more follow; from the
-    fourth number on, each is the difference to the number two before it.
-    """
-    codes = np.frombuffer(text.encode(), np.uint8).astype(np.int64) - 48
-    if not codes.size or codes.min() < 0 or codes.max() > 63 or codes[-1] & 32:
-        raise ValueError(
-            "RLE counts must be a whole compressed text, are cut or foreign"
-        )
-    ends = np.flatnonzero(codes & 32 == 0)
-    starts = np.append(0, ends[:-1] + 1)
-    place = np.arange(codes.size) - np.repeat(starts, ends - starts + 1)
-    if place.max() > 6:
-        raise ValueError("RLE counts must be below 2^34")
-    counts = np.add.reduceat((codes & 31) << (5 * place), starts)
-    counts -= np.where(codes[ends] & 16, 1 << (5 * (place[ends] + 1)), 0)
-    counts[1::2] = counts[1::2].cumsum()
-    counts[2::2] = counts[2::2].cumsum()
-    return counts
-
-
-def _from_polygons(polygons: list, height: int, width: int) -> RLE | None:
-    for polygon in polygons:
-        numbers = isinstance(polygon, list) and all(
-            type(x) in (int, float) and math.isfinite(x) for x in polygon
-        )
-        if not numbers or len(polygon) % 2:
-            raise ValueError("polygon must be a list x1, y1, x2, y2, ... of numbers")
-        if len(polygon) < 6:
-            rule = f"polygon must have at least 3 points, has {len(polygon) // 2}"
-            raise ValueError(rule)
-        # Drawing takes memory in proportion to the length of the outline.
-        if min(polygon) < -max(height, width) or max(polygon) > 2 * max(height, width):
-            raise ValueError(f"polygon must lie at its frame of {height} x {width}")
-    joined = coco_mask.merge(coco_mask.frPyObjects(polygons, height, width))
-    if not coco_mask.area(joined):
-        return None
-    return {"size": [height, width], "counts": joined["counts"]}
 
 
 def _rows(path: Path, root: dict, key: str) -> list[dict]:
