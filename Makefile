@@ -1,0 +1,54 @@
+# From a bare machine with Python 3.11 or newer: `make demo`, `make test`.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+DEMO := --config=configs/shapes_sta.py --workdir=runs/demo
+
+.DEFAULT_GOAL := help
+.PHONY: help venv demo test fast lint clean
+
+help:
+	@echo "make demo   make a small dataset, train STAN, track the held-out videos"
+	@echo "make test   all tests        make fast   all but the slow ones"
+	@echo "make lint   ruff and ty      make venv   only install    make clean"
+
+venv: $(VENV)/.has-core
+
+demo: $(VENV)/.has-video,tb
+	$(BIN)/python -m stan_jax.data.shapes --out=data/shapes
+	$(BIN)/python train.py $(DEMO)
+	$(BIN)/python eval.py $(DEMO)
+
+test: $(VENV)/.has-test
+	$(BIN)/python -m pytest $(ARGS)
+
+fast: $(VENV)/.has-test
+	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+
+# The tests are left out of ty: fixtures and wrong input on purpose have no good types.
+lint: $(VENV)/.has-lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/ty check --exclude tests
+
+clean:
+	rm -rf $(VENV) .venv312 build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	find stan_jax tests -name __pycache__ -type d -exec rm -rf {} +
+
+# One stamp for each set of extras; older than setup.cfg means: install again.
+$(VENV)/.has-core: setup.cfg pyproject.toml | $(BIN)/python
+	@echo "installing stan_jax into $(VENV) ..."
+	$(PIP) install -e .
+	@touch $@
+
+$(VENV)/.has-%: setup.cfg pyproject.toml | $(BIN)/python
+	@echo "installing stan_jax[$*] into $(VENV) ..."
+	$(PIP) install -e '.[$*]'
+	@touch $@
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and \
+	  f"Python 3.11 or newer is needed, this is {v[0]}.{v[1]}: set PYTHON=...")'
+	$(PYTHON) -m venv $(VENV)
