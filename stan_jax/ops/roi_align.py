@@ -60,7 +60,7 @@ def roi_align(
         start = box[:2] - (0.5 if aligned else 0.0)
         size = jnp.maximum(box[2:] - box[:2], min_size)
         height, width = jnp.asarray(shapes)[level]
-        most_y, most_x = 2 * shapes.max(0)
+        most_y, most_x = (2 * shapes.max(0)).tolist()
         y, wy = axis_taps(start[1], size[1], height, rows, sampling, most_y)
         x, wx = axis_taps(start[0], size[0], width, columns, sampling, most_x)
         first = image * cells.sum() + jnp.asarray(cells.cumsum() - cells)[level]
@@ -88,7 +88,7 @@ def axis_taps(
     A sample outside [-1, cells] has weight 0. most: with sampling 0 there are as many
     taps as a box of `most` cells needs, those that this one does not need weigh 0.
     """
-    slots = sampling or -(-int(most) // bins)
+    slots = sampling or -(-most // bins)
     samples = sampling or jnp.clip(jnp.ceil(size / bins), 0, slots)
     share = 1 / jnp.maximum(samples, 1)
     sample = np.arange(slots)[None] + 0.5
