@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from stan_jax.ops import anchors, boxes
-from stan_jax.ops.assign import Assignment, assign, sample
+from stan_jax.ops import assign as assign_ops
 
 RPN = dict(positive=0.7, negative=0.3, min_positive=0.3)
 RCNN = dict(positive=0.5, negative=0.5, min_positive=0.5)
 STATIC = ("positive", "negative", "min_positive", "low_quality")
-assign = jax.jit(assign, static_argnames=STATIC)
-sample = jax.jit(sample, static_argnames=("num", "max_positive"))
+assign = jax.jit(assign_ops.assign, static_argnames=STATIC)
+sample = jax.jit(assign_ops.sample, static_argnames=("num", "max_positive"))
 
 
 def _loop(iou, present, positive, negative, min_positive, low_quality, candidates):
@@ -211,5 +211,5 @@ def test_sample_is_traced_once_whatever_the_roles(key):
         return sample(key, roles.positive, roles.negative, num=8, max_positive=4)
 
     for have in ((5, 5), (0, 20), (20, 0), (0, 0)):
-        run(key, Assignment(jnp.zeros(20, int), *_roles(*have, 20)))
+        run(key, assign_ops.Assignment(jnp.zeros(20, int), *_roles(*have, 20)))
     assert len(traces) == 1
