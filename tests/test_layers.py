@@ -15,6 +15,7 @@ FLOORS = (
     "stan_jax.data",
     "stan_jax.evaluation",
     "stan_jax.pretrained",
+    "stan_jax.inference",
     "stan_jax.video",
 )
 # No clock, path, log or network: what is pure may not even import the tools for them.
