@@ -6,7 +6,7 @@ alone, so the order is the same for any number of threads, processes or restarts
 
 import itertools
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -69,7 +69,7 @@ def pairs(
         max_objects=max_objects,
         seed=seed,
     )
-    _check_settings(settings, shard_index, shard_count)
+    _check_settings(settings, shard_index, shard_count, num_threads)
     groups = plan.groups(datasets)
     for group in itertools.chain(*groups):
         plan.check_objects(group.items, gap, max_objects)
@@ -101,8 +101,10 @@ def frames(
     clip_length: int,
     scale_hw: tuple[int, int] | None = None,
     num_threads: int = 2,
-) -> Iterator[
-    tuple[UInt8[np.ndarray, "t fh fw 3"], Int[np.ndarray, "2"], Bool[np.ndarray, " t"]]
+) -> Generator[
+    tuple[UInt8[np.ndarray, "t fh fw 3"], Int[np.ndarray, "2"], Bool[np.ndarray, " t"]],
+    None,
+    None,
 ]:
     """Yield a video in clips: frames, size inside the canvas, which are real.
 
@@ -170,7 +172,9 @@ def _mask(track: Track, t: int, video: Video) -> Bool[np.ndarray, "h w"] | None:
     return None if rle is None else youtube_vis.mask(rle, video.height, video.width)
 
 
-def _check_settings(settings: _Settings, shard_index: int, shard_count: int) -> None:
+def _check_settings(
+    settings: _Settings, shard_index: int, shard_count: int, num_threads: int
+) -> None:
     rules = {
         "batch": (settings.batch > 0, f"must be above 0, is {settings.batch}"),
         "shard_count": (
@@ -187,6 +191,11 @@ def _check_settings(settings: _Settings, shard_index: int, shard_count: int) -> 
             f"must be 'any', 'previous' or a number above 0, is {settings.gap!r}",
         ),
         "flip": (0 <= settings.flip <= 1, f"must be in 0..1, is {settings.flip}"),
+        "max_objects": (
+            settings.max_objects > 0,
+            f"must be above 0, is {settings.max_objects}",
+        ),
+        "num_threads": (num_threads >= 0, f"must be at least 0, is {num_threads}"),
         "seed": (settings.seed >= 0, f"must be at least 0, is {settings.seed}"),
     }
     for name, (holds, rule) in rules.items():

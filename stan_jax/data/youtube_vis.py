@@ -149,7 +149,9 @@ def _open(dataset: Dataset, video: Video, t: int) -> Image.Image:
         raise _broken(dataset, video, t, "file must exist") from None
     except (OSError, SyntaxError, ValueError) as error:
         empty = path.is_file() and path.stat().st_size == 0
-        rule = "must not be an empty file" if empty else f"must be an image: {error}"
+        rule = (
+            "must not be an empty file" if empty else f"must be a whole image: {error}"
+        )
         raise _broken(dataset, video, t, rule) from None
     if image.size != (video.width, video.height):
         image.close()

@@ -302,7 +302,7 @@ def _jpeg(height: int, width: int, mode: str = "RGB", **how) -> bytes:
 BAD_FRAMES = {
     "missing": (None, "must exist"),
     "empty": (b"", "must not be an empty file"),
-    "text": (b"not found", "must be an image"),
+    "text": (b"not found", "must be a whole image"),
     "cut": (_jpeg(24, 40)[:-300], "must be a whole image"),
     "cut png": (_jpeg(24, 40, format="PNG")[:-300], "must be a whole image"),
     "size": (_jpeg(40, 24), r"must be 24 x 40 .* is 40 x 24"),
