@@ -21,7 +21,8 @@ from stan_jax.data import scene, weather
 from stan_jax.errors import InputError
 
 SPLITS = ("train", "val")
-STAMP = "shapes.json"
+LABELS = "instances.json"
+STAMP = "shapes.json"  # the arguments the folder was filled with
 VERSION = 1  # raise when other pictures or labels come from the same arguments
 JPEG = dict(quality=92, subsampling=0)
 
@@ -63,27 +64,29 @@ def generate(
         raise InputError("shapes", "", rule)
     folder = Path(folder)
     _claim(folder, stamp)
-    total = sum(counts)
-    for s, (count, length) in enumerate(zip(counts, lengths, strict=True)):
-        target = folder / SPLITS[s] / "instances.json"
-        if target.exists():
-            continue
-        videos, annotations = [], []
-        for i in range(count):
-            drawn = scene.draw(
-                np.random.default_rng([seed, s, i]), length, height, width
-            )
-            pictures = drawn.frames
-            if hard:
-                pictures = weather.spoil(
-                    np.random.default_rng([seed, s, i, 1]), pictures
-                )
-            video = _video(i, SPLITS[s], drawn)
-            _write_frames(target.parent / "JPEGImages", video, pictures)
-            videos.append(video)
-            annotations += _annotations(drawn, video["id"], len(annotations))
-            progress(i + 1 + s * counts[0], total)
-        _write_json(target, _header() | dict(videos=videos, annotations=annotations))
+    for s, split in enumerate(SPLITS):
+        if not (folder / split / LABELS).exists():
+            _write_split(folder / split, s, stamp, progress)
+
+
+def _write_split(
+    folder: Path, s: int, stamp: dict, progress: Callable[[int, int], None]
+) -> None:
+    """Write the frames, then the json: where that exists the split is complete."""
+    videos, annotations = [], []
+    for i in range(stamp["videos"][s]):
+        rng, bad_luck = (
+            np.random.default_rng([stamp["seed"], s, i, k]) for k in (0, 1)
+        )
+        film = scene.draw(rng, stamp["frames"][s], stamp["height"], stamp["width"])
+        video = _video(i, SPLITS[s], film)
+        shown = weather.spoil(bad_luck, film.frames) if stamp["hard"] else film.frames
+        _write_frames(folder / "JPEGImages", video, shown)
+        videos.append(video)
+        annotations += _annotations(film, video["id"], len(annotations))
+        progress(sum(stamp["videos"][:s]) + i + 1, sum(stamp["videos"]))
+    content = _header() | dict(videos=videos, annotations=annotations)
+    _write_json(folder / LABELS, content)
 
 
 def _claim(folder: Path, stamp: dict) -> None:

@@ -84,9 +84,11 @@ def test_video_does_not_depend_on_how_many_there_are(small, small_hard, tmp_path
         assert part["annotations"] == records
 
 
-def test_splits_and_frames_are_all_different(small):
-    pictures = [data for name, data in _files(small).items() if name.endswith(".jpg")]
-    assert len(set(pictures)) == len(pictures) == 4 * 6 + 2 * 3
+def test_splits_and_frames_are_all_different(tmp_path):
+    _generate(tmp_path, val_frames=None)
+    files = _files(tmp_path)
+    pictures = [data for name, data in files.items() if name.endswith(".jpg")]
+    assert len(set(pictures)) == len(pictures) == (4 + 2) * 6
 
 
 def test_hard_keeps_labels_and_part_of_the_frames(small, small_hard):
@@ -139,22 +141,49 @@ def test_blur_keeps_a_flat_frame_and_the_mean_of_shifts_is_a_loop():
     np.testing.assert_allclose(weather._mean_of_shifts(frame, shifts), want, rtol=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("name", "area"),
-    [
-        ("disc", np.pi),
-        ("square", 1.7**2),
-        ("triangle", 3 * np.sqrt(3) * 0.6**2),
-        ("star", 5 * 1.2 * 0.52 * np.sin(np.pi / 5)),
-        ("cross", 2 * 2.2 * 0.72 - 0.72**2),
-        ("ring", np.pi * 0.8),
-    ],
-)
+AREAS = [
+    ("disc", np.pi),
+    ("square", 1.7**2),
+    ("triangle", 3 * np.sqrt(3) * 0.6**2),
+    ("star", 5 * 1.2 * 0.52 * np.sin(np.pi / 5)),
+    ("cross", 2 * 2.2 * 0.72 - 0.72**2),
+    ("ring", np.pi * 0.8),
+]
+
+
+@pytest.mark.parametrize(("name", "area"), AREAS)
 def test_shape_has_the_area_of_its_formula_and_stays_within_reach(name, area):
     x, y = np.meshgrid(*[(np.arange(1200) + 0.5) / 300 - 2] * 2)
     inside = scene.SHAPES[name](x, y)
     assert inside.sum() / 300**2 == pytest.approx(area, rel=2e-3)
     assert np.hypot(x, y)[inside].max() <= scene.REACH
+
+
+@pytest.mark.parametrize(("name", "area"), AREAS)
+def test_paint_covers_the_area_around_the_centre_and_marks_half_covered_pixels(
+    name, area
+):
+    sprite = scene.Sprite(
+        label=list(scene.SHAPES).index(name),
+        texture=0,
+        frequency=5.0,
+        colours=np.full((2, 3), 200.0),
+        centres=np.array([[0.0, 0.0], [41.3, 30.6]]),
+        radii=np.array([1.0, 20.0]),
+        angles=np.array([0.0, 0.4]),
+    )
+    canvas = np.zeros((60, 90, 3), np.float32)
+    ids = np.zeros((60, 90), np.int8)
+    scene._paint(canvas, ids, 3, sprite, 1)
+    cover = canvas[..., 1] / 200
+    assert cover.sum() == pytest.approx(area * 20**2, rel=0.01)
+    y, x = np.mgrid[:60, :90] + 0.5
+    centre = (cover * x).sum() / cover.sum(), (cover * y).sum() / cover.sum()
+    assert centre == pytest.approx((41.3, 30.6), abs=0.1)
+    np.testing.assert_array_equal(ids, np.where(cover >= 0.5, 3, 0))
+    turn = np.exp(-0.4j) * (x - 41.3 + 1j * (y - 30.6)) / 20
+    inside = scene.SHAPES[name](turn.real, turn.imag)
+    assert ((cover > 0.5) == inside).mean() > 0.99
 
 
 def test_no_shape_resembles_another_at_any_angle_or_size():
