@@ -149,6 +149,13 @@ def test_save_keeps_the_last_n_and_the_best(run):
     assert run(keep_last=2, best="ap").best == 4
 
 
+def test_best_is_never_a_step_whose_metric_is_not_a_number(run):
+    checkpoints = run(best="ap")
+    for step, ap in ((1, float("nan")), (2, 0.5)):
+        checkpoints.save(step, _state(step), {}, {"ap": ap})
+    assert checkpoints.best == 2
+
+
 def test_save_of_a_step_already_there_changes_nothing(run):
     checkpoints = run()
     assert checkpoints.save(4, _state(1), {})
