@@ -238,6 +238,18 @@ def normalise(
     return jnp.where(inside, x, 0.0)
 
 
+def architecture(settings: Mapping, categories: Sequence[str]) -> dict:
+    """Return what a checkpoint must agree on: arguments that shape the function.
+
+    settings: arguments of STAN; those that only choose among detections are left out,
+    so that they may change between training and use.
+    """
+    free = ("pre_nms", "proposals", "rpn_nms", "score_threshold", "box_nms")
+    free += ("detections", "nms_candidates")
+    kept = {k: v for k, v in settings.items() if k not in free}
+    return kept | {"categories": list(categories)}
+
+
 def frozen_paths(model: STAN) -> tuple[str, ...]:
     """Return the path prefixes, "backbone/..." with slashes, that take no gradient."""
     return tuple(f"backbone/{name}" for name in model.backbone.frozen())

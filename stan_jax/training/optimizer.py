@@ -1,7 +1,7 @@
 """How a gradient becomes a step: rate over time, clipping, momentum, decay."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -95,6 +95,45 @@ def make(
     )
     learned = optax.chain(clip, rule, optax.scale_by_learning_rate(learning_rate))
     return optax.partition({"learned": learned, "frozen": optax.set_to_zero()}, labels)
+
+
+def build(
+    params: PyTree,
+    *,
+    name: str,
+    peak_lr: float,
+    steps: int,
+    warmup_steps: int,
+    decay: str,
+    milestones: tuple[int, ...],
+    weight_decay: float,
+    clip_norm: float,
+    frozen: Sequence[str],
+) -> optax.GradientTransformation:
+    """The update rule of a config's `optim` section.
+
+    frozen: path prefixes with slashes, e.g. "backbone/layer1".
+    """
+    rate = schedule(
+        peak_lr=peak_lr,
+        warmup_steps=warmup_steps,
+        total_steps=steps,
+        decay=decay,
+        milestones=tuple(milestones),
+    )
+
+    def is_frozen(path: Path) -> bool:
+        full = "/".join(map(str, path)) + "/"
+        return any(full.startswith(f"{prefix}/") for prefix in frozen)
+
+    return make(
+        params,
+        name=name,
+        learning_rate=rate,
+        weight_decay=weight_decay,
+        clip_norm=clip_norm,
+        frozen=is_frozen,
+    )
 
 
 def names(path: tuple) -> Path:

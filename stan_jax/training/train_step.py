@@ -5,10 +5,8 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from flax import nnx
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int, PyTree
 
 from stan_jax.model.stan import STAN
@@ -83,31 +81,3 @@ def make_train_step(
         return TrainState(state.step + 1, params, opt), metrics
 
     return jax.jit(train_step, donate_argnums=0)
-
-
-def make_mesh(num_devices: int | None = None) -> jax.sharding.Mesh:
-    """Return a mesh of one axis, `data`, over the first (default: all) devices."""
-    devices = jax.devices()[:num_devices]
-    # Automatic axes: with explicit ones, the default, convolutions ask for shardings.
-    return jax.make_mesh(
-        (len(devices),), ("data",), axis_types=(AxisType.Auto,), devices=devices
-    )
-
-
-def replicate(tree: PyTree, mesh: jax.sharding.Mesh) -> PyTree:
-    """Return the tree with a copy on every device."""
-    sharding = NamedSharding(mesh, PartitionSpec())
-    # Through NumPy, since device_put of a device array may share its buffer, which
-    # the train step would then take over.
-    return jax.tree.map(lambda x: jax.device_put(np.asarray(x), sharding), tree)
-
-
-def shard(pairs: Pair, mesh: jax.sharding.Mesh) -> Pair:
-    """Return the batch cut along its first axis, one piece per device.
-
-    Raises: ValueError where the batch does not divide over the devices.
-    """
-    batch, devices = len(pairs.labels), mesh.devices.size
-    if batch % devices:
-        raise ValueError(f"batch {batch} must divide by {devices} devices")
-    return jax.device_put(pairs, NamedSharding(mesh, PartitionSpec("data")))

@@ -1,0 +1,101 @@
+"""STAN on moving shapes, from scratch: the demo.
+
+    make demo
+    python train.py --config=configs/shapes_sta.py --workdir=runs/demo
+    python eval.py --config=configs/shapes_sta.py --workdir=runs/demo
+
+Published: nothing, the data is made by stan_jax.data.shapes.
+Ours: see the README.
+Sources: [M] MaskTrackRCNN config, [O] our choice, made for 2 CPU cores.
+"""
+
+from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
+
+
+def get_config() -> ConfigDict:
+    c = ConfigDict()
+    c.seed = 0
+    c.init_from = ""  # checkpoints of another run, whose parameters are taken
+    c.backbone_from = ""  # .npz of a backbone
+
+    c.data = dict(
+        train=dict(
+            annotations="data/shapes/train/instances.json",
+            frames="data/shapes/train/JPEGImages",
+        ),
+        val=dict(
+            annotations="data/shapes/val/instances.json",
+            frames="data/shapes/val/JPEGImages",
+        ),
+        extra=(),  # more training sets: (annotations, frames, weight), the first has 1
+        canvas=(96, 160),  # multiples of 32
+        scale_hw=(96, 160),  # bounds of a frame inside the canvas
+        train_scales_hw=((96, 160),),  # one is drawn per pair
+        batch=8,
+        gap=3,  # A16: "any", "previous", or within so many frames
+        flip=0.5,  # [M]
+        max_objects=8,  # a pair with more raises
+        num_threads=2,
+    )
+    c.model = dict(
+        backbone="resnet18",
+        backbone_args=dict(stages=(1, 1, 1, 1), width=16, frozen_stages=-1),
+        norm="group",
+        channels=48,
+        anchor_scale=6.0,  # [O] objects are 20 to 60 pixels: 24, 48, 96, ...
+        sta=dict(key_channels=16, strides=(8, 16, 32, 64)),
+        box_channels=128,
+        mask_channels=32,
+        mask_depth=2,
+        embed_channels=64,
+        pre_nms=60,
+        proposals=60,
+        rpn_nms=0.7,  # [M]
+        score_threshold=0.05,  # [M]
+        box_nms=0.5,  # [M]
+        detections=10,  # [M]
+        nms_candidates=200,
+        background_columns=False,
+    )
+    c.loss = dict(
+        weights=dict(rpn_score=1.0, rpn_box=1.0, box=1.0, mask=1.0, track=1.0),
+        sampling=dict(
+            anchors=64,  # [M]
+            positive_anchors=32,
+            rois=64,
+            positive_rois=16,
+            border=-1,
+            rpn_beta=1 / 9,  # [M]
+            box_beta=1.0,  # [M]
+        ),
+    )
+    c.loss.weights["class"] = 1.0
+    c.optim = dict(
+        name="adamw",
+        peak_lr=2e-3,
+        steps=1500,
+        warmup_steps=100,
+        decay="cosine",
+        milestones=(),
+        weight_decay=0.05,
+        clip_norm=10.0,
+    )
+    c.tracking = dict(
+        clip_length=6,
+        slots=16,
+        weights=dict(score=1.0, iou=2.0, label=10.0),  # [M] match_coeff
+        update_labels=False,
+        expire_after=placeholder(int),  # never
+        first_frame="self",  # A12
+    )
+    c.run = dict(
+        dtype="float32",
+        cpu_devices=2,
+        log_every=50,
+        save_every=500,
+        eval_every=0,
+        keep_checkpoints=2,
+        overlays=4,  # videos that eval.py draws
+    )
+    return c

@@ -1,0 +1,150 @@
+"""How the videos of a dataset become tracks: frame files in, masks of true size out."""
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Bool, PyTree
+
+from stan_jax.data import batches, clips
+from stan_jax.data.youtube_vis import Dataset, Video
+from stan_jax.evaluation import youtube_vis_ap
+from stan_jax.evaluation.results import ResultsWriter, TrackBuilder
+from stan_jax.ops import masks
+from stan_jax.tracking import rollout
+from stan_jax.tracking.memory import MatchWeights
+from stan_jax.training.train_step import Split, merge
+from stan_jax.types import MemoryQueue, Tracks
+
+
+OFFICIAL = ("AP", "AP50", "AP75", "AR1", "AR10")  # the table of the challenge
+
+
+class FrameTracks(NamedTuple):
+    """What one frame shows, in pixels of the original video."""
+
+    index: int  # of the frame in its video
+    tracks: Tracks  # NumPy arrays
+    masks: Bool[np.ndarray, "n fh fw"]
+
+
+class Tracker:
+    """A model that is ready to track videos; compiles one program per canvas.
+
+    canvas: landscape (height, width) in pixels, multiples of 32; portrait videos get
+    its transpose. scale_hw: bounds of a frame inside it. clip_length: frames that go
+    through the model at once. slots, weights, options: see `tracking`.
+    """
+
+    def __init__(
+        self,
+        parts: Split,
+        params: PyTree,
+        *,
+        canvas: tuple[int, int],
+        scale_hw: tuple[int, int],
+        clip_length: int,
+        slots: int,
+        weights: Mapping[str, float],
+        dtype: str = "float32",
+        **options: Any,
+    ):
+        self.canvas, self.scale_hw, self.clip_length = canvas, scale_hw, clip_length
+        self._parts, self._params = parts, params
+        self._slots, self._dtype = slots, dtype
+
+        def clip(params, memory, frames, size_hw, valid):
+            model = merge(parts, params, dtype)
+            return rollout.clip(
+                model,
+                memory,
+                frames,
+                size_hw,
+                valid,
+                weights=MatchWeights(**weights),
+                **options,
+            )
+
+        self._clip = jax.jit(clip)
+
+    def start(self, video: Video) -> MemoryQueue:
+        """Return the memory before the first frame of a video."""
+        canvas = clips.canvas_of(video.height, video.width, self.canvas)
+        model = merge(self._parts, self._params, self._dtype)
+        return rollout.start(model, canvas, slots=self._slots)
+
+    def frames(self, dataset: Dataset, video: Video) -> Iterator[FrameTracks]:
+        """Yield what each frame of a video shows, in order; memory does not grow."""
+        memory, index = self.start(video), 0
+        size = (video.height, video.width)
+        for frames, size_hw, valid in batches.frames(
+            dataset,
+            video,
+            canvas=self.canvas,
+            scale_hw=self.scale_hw,
+            clip_length=self.clip_length,
+        ):
+            memory, tracks = self._clip(self._params, memory, frames, size_hw, valid)
+            boxes, pasted = paste(tracks, jnp.asarray(size_hw), size)
+            tracks = jax.tree.map(np.asarray, tracks._replace(boxes=boxes))
+            pasted = np.asarray(pasted)
+            for t in range(int(valid.sum())):
+                yield FrameTracks(
+                    index, jax.tree.map(lambda x, t=t: x[t], tracks), pasted[t]
+                )
+                index += 1
+
+
+@partial(jax.jit, static_argnames="video_hw")
+def paste(
+    tracks: Tracks, size_hw: jax.Array, video_hw: tuple[int, int]
+) -> tuple[jax.Array, jax.Array]:
+    """Return boxes [t n 4] in pixels of the original video, and masks [t n fh fw].
+
+    size_hw: size of the frames that the tracks were found in.
+    """
+    t, n = tracks.labels.shape
+    scale_yx = jnp.asarray(video_hw, jnp.float32) / size_hw
+    boxes = tracks.boxes * jnp.tile(scale_yx[::-1], 2)[None, None]
+    flat = tracks.masks.reshape(t * n, *tracks.masks.shape[2:])
+    probs = masks.paste(flat, boxes.reshape(t * n, 4), video_hw)
+    pasted = (probs >= 0.5).reshape(t, n, *video_hw)
+    return boxes, pasted & tracks.valid[..., None, None]
+
+
+def evaluate(
+    tracker: Tracker,
+    dataset: Dataset,
+    out: str | Path,
+    *,
+    watch: Callable[[Video, FrameTracks], None] = lambda video, frame: None,
+) -> dict[str, float]:
+    """Return the official numbers of a dataset by name; write its results.json.
+
+    watch: called with every frame. Without annotations the result is empty.
+    Raises: InputError as `youtube_vis.read_frame`; nothing is left at `out` then.
+    """
+    ids = [category.id for category in dataset.categories]
+    found = 0
+    with ResultsWriter(out) as writer:
+        for video in dataset.videos:
+            builder = TrackBuilder(len(video.file_names), ids)
+            for frame in tracker.frames(dataset, video):
+                t = frame.tracks
+                builder.add(
+                    frame.index, t.ids, t.labels, t.scores, frame.masks, t.valid
+                )
+                watch(video, frame)
+            tracks = builder.tracks()
+            writer.add_video(video.id, tracks)
+            found += len(tracks)
+    if not dataset.annotated:
+        return {}
+    if not found:  # which the official code, and so ours, takes for a mistake
+        return dict.fromkeys(OFFICIAL, 0.0)
+    stats = youtube_vis_ap.evaluate_files(dataset.path, out)
+    return {name: float(stats[name]) for name in OFFICIAL}

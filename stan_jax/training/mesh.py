@@ -1,0 +1,56 @@
+"""On which devices a run computes, and what lies where on them."""
+
+import os
+from pathlib import Path
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from jaxtyping import PyTree
+
+from stan_jax.errors import InputError
+from stan_jax.types import Pair
+
+
+def configure(*, cpu_devices: int) -> None:
+    """Nothing; must run before anything touches a device.
+
+    cpu_devices: how many devices a CPU shows. Half of a training step runs on one
+    core only, so two devices of half a batch each keep two cores busy.
+    Compiled programs are kept in STAN_JAX_CACHE (default ~/.cache/stan_jax/xla), so a
+    second run starts at once.
+    """
+    jax.config.update("jax_num_cpu_devices", cpu_devices)
+    cache = os.environ.get("STAN_JAX_CACHE", Path.home() / ".cache/stan_jax/xla")
+    jax.config.update("jax_compilation_cache_dir", str(cache))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+
+
+def make_mesh(num_devices: int | None = None) -> jax.sharding.Mesh:
+    """Return a mesh of one axis, `data`, over the first (default: all) devices."""
+    devices = jax.devices()[:num_devices]
+    # Automatic axes: with explicit ones, the default, convolutions ask for shardings.
+    return jax.make_mesh(
+        (len(devices),), ("data",), axis_types=(AxisType.Auto,), devices=devices
+    )
+
+
+def replicate(tree: PyTree, mesh: jax.sharding.Mesh) -> PyTree:
+    """Return the tree with a copy on every device."""
+    sharding = NamedSharding(mesh, PartitionSpec())
+    # Through NumPy, since device_put of a device array may share its buffer, which
+    # the train step would then take over.
+    return jax.tree.map(lambda x: jax.device_put(np.asarray(x), sharding), tree)
+
+
+def shard(pairs: Pair, mesh: jax.sharding.Mesh) -> Pair:
+    """Return the batch cut along its first axis, one piece per device."""
+    return jax.device_put(pairs, NamedSharding(mesh, PartitionSpec("data")))
+
+
+def check_batch(batch: int, mesh: jax.sharding.Mesh) -> None:
+    """Nothing. Raises: InputError where a batch does not divide over the devices."""
+    devices = mesh.devices.size
+    if batch % devices:
+        rule = f"{batch} must divide by the number of devices, {devices}"
+        raise InputError("data.batch", "", rule)

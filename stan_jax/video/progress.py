@@ -1,0 +1,69 @@
+"""What a person sees while a long command runs: a bar, and a line now and then."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+
+class Bar:
+    """A progress bar with figures and the time left; only lines if not a terminal.
+
+    Use as a context manager; `start` is what an earlier process has done.
+    """
+
+    def __init__(self, title: str, total: int, *, start: int = 0):
+        self._console = Console(highlight=False, soft_wrap=True)
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[figures]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=self._console,
+            disable=not self._console.is_terminal,
+            transient=True,
+        )
+        self._task = self._bar.add_task(title, total=total, completed=start, figures="")
+
+    def __enter__(self) -> "Bar":
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def advance(self, figures: Mapping[str, Any] | None = None) -> None:
+        """Nothing; one step further. figures: shown beside the bar until the next."""
+        if figures is not None:
+            self._bar.update(self._task, figures=show(figures))
+        self._bar.advance(self._task)
+
+    def line(self, text: str) -> None:
+        """Nothing; the text stands above the bar, or in the log."""
+        self._console.print(text, markup=False)
+
+
+def show(figures: Mapping[str, Any]) -> str:
+    """Return "name 1.234  name 5" of some figures."""
+    return "  ".join(
+        f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
+        for name, value in figures.items()
+    )
+
+
+def clock(seconds: float) -> str:
+    """Return "1:02:03" or "2:03" of a duration."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

@@ -1,0 +1,234 @@
+"""Train STAN on YouTube-VIS style data.
+
+    python train.py --config=configs/shapes_sta.py --workdir=runs/demo
+
+A workdir that holds a checkpoint is resumed, bit for bit. Any setting can be changed
+on the command line, e.g. --config.optim.peak_lr=0.01.
+"""
+
+import math
+import signal
+import sys
+import time
+from pathlib import Path
+
+import jax
+from absl import app, flags, logging
+from flax import nnx
+from ml_collections import config_flags
+
+from stan_jax import inference
+from stan_jax.data import batches, youtube_vis
+from stan_jax.errors import InputError
+from stan_jax.model.stan import STAN, architecture, frozen_paths
+from stan_jax.pretrained import mobilenet_v2
+from stan_jax.training import mesh as meshes
+from stan_jax.training import optimizer, train_step
+from stan_jax.training.checkpoint import Checkpoints, restore_params
+from stan_jax.training.losses import Sampling
+from stan_jax.training.metrics import MetricWriter
+from stan_jax.video import progress
+
+config_flags.DEFINE_config_file("config", None, "What to train.", lock_config=True)
+flags.DEFINE_string("workdir", None, "Where checkpoints and metrics go.")
+flags.mark_flags_as_required(["config", "workdir"])
+
+
+def main(argv: list[str]) -> None:
+    """Train until the last step, or until SIGTERM; read from top to bottom."""
+    if len(argv) > 1:
+        raise app.UsageError(f"unknown arguments {argv[1:]}; options start with --")
+    config, workdir = flags.FLAGS.config, Path(flags.FLAGS.workdir)
+    workdir.mkdir(parents=True, exist_ok=True)
+    (workdir / "config.json").write_text(config.to_json_best_effort(indent=2) + "\n")
+
+    # ---- devices
+    logging.set_verbosity(logging.WARNING)
+    meshes.configure(cpu_devices=config.run.cpu_devices)
+    mesh = meshes.make_mesh()
+    meshes.check_batch(config.data.batch, mesh)
+
+    # ---- input: everything that can be wrong with the files is found here
+    datasets = [
+        (youtube_vis.load(config.data.train.annotations, config.data.train.frames), 1.0)
+    ]
+    datasets += [
+        (youtube_vis.load(annotations, frames), weight)
+        for annotations, frames, weight in config.data.extra
+    ]
+    for dataset, _ in datasets:
+        youtube_vis.check_frames(dataset)
+    iterator = batches.pairs(
+        datasets,
+        batch=config.data.batch,
+        canvas=config.data.canvas,
+        gap=config.data.gap,
+        flip=config.data.flip,
+        seed=config.seed,
+        max_objects=config.data.max_objects,
+        scales_hw=config.data.train_scales_hw,
+        num_threads=config.data.num_threads,
+    )
+    categories = [c.name for c in datasets[0][0].categories]
+    val = (
+        youtube_vis.load(config.data.val.annotations, config.data.val.frames)
+        if config.run.eval_every
+        else None
+    )
+
+    # ---- model and optimizer
+    model = STAN(
+        num_classes=len(categories), **config.model, rngs=nnx.Rngs(config.seed)
+    )
+    parts = train_step.split(model)
+    rule = optimizer.build(parts.params, **config.optim, frozen=frozen_paths(model))
+    count = sum(x.size for x in jax.tree.leaves(parts.params))
+    pairs = sum(batches.num_pairs(dataset) for dataset, _ in datasets)
+    print(f"{count:,} parameters, {len(categories)} classes, {pairs:,} training frames")
+    print(
+        f"{mesh.devices.size} x {jax.devices()[0].device_kind}, jax {jax.__version__}"
+    )
+    del model
+
+    # ---- where the parameters come from; the first that applies wins
+    # 1. a checkpoint in the workdir  2. init_from  3. backbone_from  4. the seed
+    checkpoints = Checkpoints(
+        workdir / "checkpoints",
+        keep_last=config.run.keep_checkpoints,
+        best="AP",
+        fingerprint=architecture(config.model.to_dict(), categories),
+    )
+    params, frozen = parts.params, parts.frozen
+    if checkpoints.latest is None and config.init_from:
+        # A baseline may start a STAN: its attention then begins with gamma = 0.
+        params = restore_params(config.init_from, params, optional=("sta",))
+        frozen = restore_params(config.init_from, frozen, prefix="frozen")
+    elif checkpoints.latest is None and config.backbone_from:
+        params["backbone"], frozen["backbone"] = mobilenet_v2.load(
+            config.backbone_from, params["backbone"], frozen["backbone"]
+        )
+    state = train_step.start(params, rule)
+    state, frozen = meshes.replicate((state, frozen), mesh)
+    if found := checkpoints.restore(saved(state, frozen)):
+        tree, position, step = found
+        frozen = tree.pop("frozen")
+        state = train_step.TrainState(**tree)
+        iterator.set_state(position)
+        print(f"resumed at step {step} from {checkpoints.folder}")
+    parts = parts._replace(frozen=frozen)
+    del params, frozen, found
+
+    # ---- the loop
+    update = train_step.make_train_step(
+        parts,
+        rule,
+        seed=config.seed,
+        loss_weights=config.loss.weights.to_dict(),
+        sampling=Sampling(**config.loss.sampling),
+        dtype=config.run.dtype,
+    )
+    first, last = int(state.step) + 1, config.optim.steps
+    pending, clock = [], time.monotonic()
+    with (
+        Signals() as signals,
+        MetricWriter(workdir, first_step=first) as writer,
+        progress.Bar("train", last, start=first - 1) as bar,
+    ):
+        for step in range(first, last + 1):
+            batch = meshes.shard(next(iterator), mesh)
+            with jax.transfer_guard("disallow"):
+                state, metrics = update(state, batch)
+            pending.append(metrics)
+            if step == first:
+                loss = float(jax.device_get(metrics["loss"]))
+                bar.line(
+                    f"compiled in {time.monotonic() - clock:.0f} s, loss {loss:.3f}"
+                )
+                clock = time.monotonic()
+            stop = signals.received
+            over = step == last or stop
+            figures = None
+            if step % config.run.log_every == 0 or over:
+                means = finite_means(pending, step)
+                steps = max(len(pending) - (step - len(pending) < first), 1)
+                seconds = (time.monotonic() - clock) / steps
+                means["frames_per_s"] = 2 * config.data.batch / seconds
+                writer.scalars(step, means)
+                figures = {k: means[k] for k in ("loss", "frames_per_s")}
+                left = progress.clock(seconds * (last - step))
+                bar.line(f"step {step}/{last}  {progress.show(means)}  left {left}")
+                pending, clock = [], time.monotonic()
+            bar.advance(figures)
+
+            scores = None
+            every = config.run.eval_every
+            if every and (step % every == 0 or step == last) and not stop:
+                scores = inference.evaluate(
+                    inference.Tracker(
+                        parts,
+                        state.params,
+                        canvas=config.data.canvas,
+                        scale_hw=config.data.scale_hw,
+                        dtype=config.run.dtype,
+                        **config.tracking,
+                    ),
+                    val,
+                    workdir / "val_results.json",
+                )
+                writer.scalars(step, {f"val/{k}": v for k, v in scores.items()})
+                bar.line(f"step {step}/{last}  val  {progress.show(scores)}")
+                clock = time.monotonic()
+            if step % config.run.save_every == 0 or over or scores:
+                tree = saved(state, parts.frozen)
+                checkpoints.save(step, tree, iterator.get_state(), scores)
+            if stop:
+                bar.line(f"stopped by {stop}; step {step} is saved, run again to go on")
+                break
+    checkpoints.close()
+
+
+def saved(state: train_step.TrainState, frozen: dict) -> dict:
+    """Return what a checkpoint holds of a run."""
+    return {
+        "params": state.params,
+        "frozen": frozen,
+        "opt": state.opt,
+        "step": state.step,
+    }
+
+
+def finite_means(pending: list[dict], step: int) -> dict[str, float]:
+    """Return the mean of each metric over some steps; stop the run on NaN or Inf."""
+    rows = jax.device_get(pending)
+    means = {k: float(sum(row[k] for row in rows)) / len(rows) for k in rows[0]}
+    wrong = [k for k, v in means.items() if not math.isfinite(v)]
+    if wrong:
+        before = f"between steps {step - len(rows) + 1} and {step}"
+        sys.exit(f"error: {', '.join(wrong)} not finite {before}; lower optim.peak_lr?")
+    return means
+
+
+class Signals:
+    """Remembers SIGTERM and SIGINT, so that the loop can save and leave."""
+
+    received = ""
+
+    def __enter__(self) -> "Signals":
+        self._old = {
+            s: signal.signal(s, self._note) for s in (signal.SIGTERM, signal.SIGINT)
+        }
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._old.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, _: object) -> None:
+        self.received = signal.Signals(number).name
+
+
+if __name__ == "__main__":
+    try:
+        app.run(main)
+    except InputError as error:
+        sys.exit(f"error: {error}")
