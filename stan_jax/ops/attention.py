@@ -19,7 +19,7 @@ def attend(
     query_mask: Bool[Array, "b j"] | None = None,
     normalise: Literal["source", "target"] = "source",
     scale: float = 1.0,
-    block: int = 512,
+    block: int | None = None,
 ) -> Float[Array, "b j c"]:
     """Sum over i of weight[i, j] * value[i], the product V Cor of Eq. 2.
 
@@ -28,50 +28,57 @@ def attend(
     each value is shared out). Choice A1: the paper does not name the axis.
     mask, query_mask: false cells are as if they were not there; their weights are 0,
     and so are results without any key and results of false queries.
-    block: rows of the (i j) map that exist at once. A map of up to 4 * block^2 entries
-    is built whole. Exact either way; memory is linear in cells, backward as well.
+    block: most rows of the map that exist at once, else about 2^20 entries' worth.
+    The result does not depend on it; memory is linear in cells, backward as well.
     """
-    num_keys, num_queries = key.shape[1], query.shape[1]
     if mask is None:
         mask = jnp.ones(key.shape[:2], bool)
     if query_mask is None:
         query_mask = jnp.ones(query.shape[:2], bool)
+    # The axis of the softmax stays whole, the other one is cut.
+    whole, cut = key.shape[1], query.shape[1]
+    if normalise == "target":
+        whole, cut = cut, whole
+    if block is None:
+        # 4 MB stay in a cache of a CPU; fewer than 64 rows no longer fill a GPU.
+        block = max(64, 2**20 // max(1, query.shape[0] * whole))
+
     gather = partial(_gather, axis=_AXIS[normalise], scale=scale)
-
-    if num_keys * num_queries <= 4 * block**2:
-        return gather(query, query_mask, key, mask, value)
-    # The normalised axis stays whole, the other is cut; checkpoint: the backward pass
-    # makes each block of the map again instead of keeping all of them.
-    remade = jax.checkpoint(gather)
+    if cut <= block:
+        return gather((query, query_mask), (key, value, mask))
+    num_blocks = -(-cut // block)
+    # The backward pass makes each block of the map again instead of keeping them all.
+    gather = jax.checkpoint(gather)
     if normalise == "source":
-        blocks = _blocks(query, block), _blocks(query_mask, block)
-        result = jax.lax.map(lambda q: remade(*q, key, mask, value), blocks)
-        return _join(result)[:, :num_queries]
+        queries = _split((query, query_mask), num_blocks)
+        result = jax.lax.map(lambda some: gather(some, (key, value, mask)), queries)
+        result = result.swapaxes(0, 1).reshape(query.shape[0], -1, value.shape[-1])
+        return result[:, :cut]
 
-    def add(total, keys):
-        return total + remade(query, query_mask, *keys), None
+    def add(total, some):
+        return total + gather((query, query_mask), some).astype(jnp.float32), None
 
-    blocks = _blocks(key, block), _blocks(mask, block), _blocks(value, block)
-    total = jnp.zeros((*query.shape[:2], value.shape[-1]), value.dtype)
-    return jax.lax.scan(add, total, blocks)[0]
+    total = jnp.zeros((*query.shape[:2], value.shape[-1]), jnp.float32)
+    total, _ = jax.lax.scan(add, total, _split((key, value, mask), num_blocks))
+    return total.astype(value.dtype)
 
 
-def _gather(query, query_mask, key, mask, value, *, axis: int, scale: float):
-    """The plain form, with the whole map of its arguments in memory."""
+def _gather(queries, keys, *, axis: int, scale: float):
+    """Plain form of `attend`, with the whole map of its arguments in memory."""
+    (query, query_mask), (key, value, mask) = queries, keys
     logits = jnp.einsum("bid,bjd->bij", key, query, preferred_element_type=jnp.float32)
     both = mask[:, :, None] & query_mask[:, None, :]
     weight = jax.nn.softmax(logits * scale, axis=axis, where=both)
     return jnp.einsum("bij,bic->bjc", weight.astype(value.dtype), value)
 
 
-def _blocks(x, block: int):
-    """[b i ...] as [blocks b block ...], the end filled with zeros (masks: false)."""
-    fill = -x.shape[1] % block
-    x = jnp.pad(x, [(0, 0), (0, fill)] + [(0, 0)] * (x.ndim - 2))
-    return x.reshape(x.shape[0], -1, block, *x.shape[2:]).swapaxes(0, 1)
+def _split(arrays, num_blocks: int):
+    """Each [b i ...] as [blocks b i/blocks ...], the end filled with 0 and false."""
 
+    def split(x):
+        size = -(-x.shape[1] // num_blocks)
+        fill = num_blocks * size - x.shape[1]
+        x = jnp.pad(x, [(0, 0), (0, fill)] + [(0, 0)] * (x.ndim - 2))
+        return x.reshape(x.shape[0], num_blocks, size, *x.shape[2:]).swapaxes(0, 1)
 
-def _join(x):
-    """Inverse of `_blocks`, filling included."""
-    x = x.swapaxes(0, 1)
-    return x.reshape(x.shape[0], -1, *x.shape[3:])
+    return jax.tree.map(split, arrays)
