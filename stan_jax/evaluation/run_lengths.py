@@ -6,52 +6,53 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Int
-from pycocotools import mask as coco_mask
 
 from stan_jax.errors import InputError
 
 
 class Masks(NamedTuple):
-    """One object through a video: a checked mask, or None, per frame."""
+    """One object through a video: the checked masks of its frames."""
 
-    rles: list[dict | None]  # compressed; counts are str or bytes
-    areas: Int[np.ndarray, " t"]  # pixels, 0 where there is no mask
-    sizes: Int[np.ndarray, " t"]  # height * 2**32 + width; 0 where there is none
+    texts: list[bytes | None]  # compressed counts; None where there is no mask
+    sizes: Int[np.ndarray, "t 2"]  # height, width; 0 where there is no mask
+    areas: Int[np.ndarray, " t"]  # pixels; likewise
     broken: Bool[np.ndarray, " t"]  # a run of length 0 stands inside the counts
 
 
 def read(
-    segmentations: Sequence[dict | None],
+    segmentations: Sequence,
     file: str | Path = "segmentations",
     record: str = "",
 ) -> Masks:
     """The masks of one track with their areas; anything falsy is "no mask".
 
+    segmentations: as they stand in a file, unchecked.
     file, record: how an error names the track.
     Raises: InputError for a segmentation that is not {"size": [h, w], "counts": text},
     or whose runs do not add up to height x width. (pycocotools never returns from
     comparing such a mask with another one.)
     """
     times = [t for t, segmentation in enumerate(segmentations) if segmentation]
-    areas, sizes = np.zeros((2, len(segmentations)), np.int64)
+    texts: list[bytes | None] = [None] * len(segmentations)
+    sizes = np.zeros((len(segmentations), 2), np.int64)
+    areas = np.zeros(len(segmentations), np.int64)
     broken = np.zeros(len(segmentations), bool)
-    rles: list[dict | None] = [s or None for s in segmentations]
     if times:
-        shown = [segmentations[t] for t in times]
         names = [f"{record}, frame {t}".removeprefix(", ") for t in times]
-        heights, widths, texts = _fields(shown, file, names)
-        runs, first = _decode(texts, file, names)
-        _check_totals(runs, first, heights * widths, file, names)
-        sizes[times] = (heights << 32) + widths
-        areas[times] = coco_mask.area(shown)
+        shown = [segmentations[t] for t in times]
+        sizes[times], counts = _fields(shown, file, names)
+        runs, first = _decode(counts, file, names)
+        areas[times] = _areas(runs, first, sizes[times].prod(axis=1), file, names)
         # The first run may be 0 (a mask that holds pixel 0); any other is odd.
         zero = runs == 0
         zero[first] = False
         broken[times] = np.logical_or.reduceat(zero, first)
-    return Masks(rles, areas, sizes, broken)
+        for t, text in zip(times, counts, strict=True):
+            texts[t] = text
+    return Masks(texts, sizes, areas, broken)
 
 
-def _fields(shown: list, file, names) -> tuple[np.ndarray, np.ndarray, list[bytes]]:
+def _fields(shown: list, file, names) -> tuple[list, list[bytes]]:
     sizes, texts = [], []
     for segmentation, name in zip(shown, names, strict=True):
         try:
@@ -61,11 +62,10 @@ def _fields(shown: list, file, names) -> tuple[np.ndarray, np.ndarray, list[byte
         except (TypeError, KeyError, ValueError, AttributeError) as error:
             rule = 'a mask must be {"size": [height, width], "counts": text}'
             raise InputError(file, name, f"{rule}, not {segmentation!r:.60}") from error
-        if not (height > 0 and width > 0 and text):
+        if not (0 < height < 2**24 and 0 < width < 2**24 and text):
             rule = "a mask needs a positive size and at least one run"
             raise InputError(file, name, f"{rule}, not {segmentation!r:.60}")
-    heights, widths = np.array(sizes, np.int64).T
-    return heights, widths, texts
+    return sizes, texts
 
 
 def _decode(texts: list[bytes], file, names) -> tuple[np.ndarray, np.ndarray]:
@@ -77,34 +77,47 @@ def _decode(texts: list[bytes], file, names) -> tuple[np.ndarray, np.ndarray]:
     """
     digits = np.frombuffer(b"".join(texts), np.uint8) - np.uint8(48)
     ends = np.cumsum([len(text) for text in texts])
-    last = np.flatnonzero(digits < 32)
-    length = np.diff(last, prepend=-1)
-    stop = np.searchsorted(last, ends)
-    wrong = digits > 63
-    wrong[ends - 1] |= digits[ends - 1] > 31  # the text ends inside a run
-    if length.size:
-        wrong[last[length > 7]] = True  # beyond 35 bits
-    if wrong.any():
-        mask = int(np.searchsorted(ends, np.flatnonzero(wrong)[0], side="right"))
+    leading = np.flatnonzero(digits > 31)  # few: most runs are one digit
+    # As many runs end before a leading digit as there are other characters.
+    run = leading - np.arange(len(leading))
+    start = np.flatnonzero(np.diff(run, prepend=-1))
+    extra = np.diff(start, append=len(run))  # leading digits of each such run
+    wrong = leading[digits[leading] > 63].tolist()
+    wrong += (ends[digits[ends - 1] > 31] - 1).tolist()  # the text ends inside a run
+    wrong += leading[start[extra > 6]].tolist()  # beyond 35 bits
+    if wrong:
+        mask = int(np.searchsorted(ends, min(wrong), side="right"))
         rule = f"counts are not compressed run lengths: {texts[mask]!r:.60}"
         raise InputError(file, names[mask], rule)
-    runs = ((digits[last] & 31).astype(np.int64) ^ 16) - 16
-    for k in range(1, int(length.max())):
-        longer = np.flatnonzero(length > k)
-        runs[longer] = (runs[longer] << 5) | (digits[last[longer] - k] & 31)
+
+    runs = digits[digits < 32].astype(np.int64)
+    runs ^= 16  # sign of 5 bits, in place: fresh arrays take most of the time
+    runs -= 16
+    if leading.size:
+        place = 5 * (np.arange(len(run)) - np.repeat(start, extra))
+        low = (digits[leading].astype(np.int64) & 31) << place
+        run = run[start]
+        runs[run] = (runs[run] << 5 * extra) + np.add.reduceat(low, start)
+    stop = ends - np.searchsorted(leading, ends)
     first = np.concatenate([[0], stop[:-1]])
     for a, b in zip(first.tolist(), stop.tolist(), strict=True):
         for chain in (runs[a + 1 : b : 2], runs[a + 2 : b : 2]):
-            np.cumsum(chain, out=chain)
+            np.add.accumulate(chain, out=chain)
     return runs, first
 
 
-def _check_totals(runs, first, pixels, file, names) -> None:
+def _areas(runs, first, pixels, file, names) -> np.ndarray:
+    """Sum of every second run of each mask, after a check that all runs fill it."""
     total = np.add.reduceat(runs, first)
     least = np.minimum.reduceat(runs, first)
     number = np.diff(first, append=len(runs))
     wrong = (total != pixels) | (least < 0) | (number > pixels + 1)
     for k in np.flatnonzero(wrong)[:1]:
-        rule = "counts must add up to height x width"
+        rule = f"counts must add up to height x width = {pixels[k]}"
         found = f"{number[k]} runs, the least {least[k]}, add up to {total[k]}"
-        raise InputError(file, names[k], f"{rule} = {pixels[k]}; {found}")
+        raise InputError(file, names[k], f"{rule}, but {found}")
+    signed = runs.copy()
+    np.negative(signed[1::2], out=signed[1::2])
+    # Background minus object, or the reverse where a mask starts at an odd place.
+    rest = np.add.reduceat(signed, first) * (1 - 2 * (first % 2))
+    return (total - rest) // 2

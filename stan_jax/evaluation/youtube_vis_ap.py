@@ -4,6 +4,7 @@ Same numbers as youtubevos/cocoapi (ytvos.py, ytvoseval.py), to the last digit. 
 that code stops with a traceback or never returns, there is one InputError instead.
 """
 
+import contextlib
 import json
 from collections import defaultdict
 from numbers import Real
@@ -13,7 +14,7 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from stan_jax.errors import InputError
-from stan_jax.evaluation import run_lengths
+from stan_jax.evaluation import results, run_lengths
 from stan_jax.evaluation.video_ap import FoundTrack, TrueTrack, VideoAp, mean_area
 
 ID = (Real, str)
@@ -28,16 +29,11 @@ def evaluate_files(
     class_agnostic: all listed categories count as one.
     Raises: InputError for a file that the official code would fail on.
     """
-    videos, category_ids, truth = _instances(instances_path, class_agnostic)
-    found = _results(results_path, videos)
+    videos, category_ids, truth = _true_tracks(instances_path, class_agnostic)
+    found = _found_tracks(results_path, videos)
     score = VideoAp(category_ids, class_agnostic)
-    for video_id, video in videos.items():
-        true = [_true(instances_path, a, video) for a in truth.pop(video_id, ())]
-        score.add_video(
-            video_id,
-            true,
-            [_found(results_path, i, row) for i, row in found.pop(video_id, ())],
-        )
+    for video_id in videos:
+        score.add_video(video_id, truth.pop(video_id, ()), found.pop(video_id, ()))
     return score.finish()
 
 
@@ -58,57 +54,38 @@ def table(stats: dict) -> str:
     return "\n".join(lines)
 
 
-def _instances(path, class_agnostic: bool) -> tuple[dict, list, dict]:
-    """Videos by id, category ids, and the annotations that count by video id."""
+def _true_tracks(path, class_agnostic: bool) -> tuple[set, list, dict]:
+    """Video ids, category ids, and the tracks that take part by video id."""
     content = _json(path)
-    if not isinstance(content, dict):
-        raise InputError(path, "", "must hold a json object")
+    content.setdefault("annotations", [])  # absent from val and test files
     videos = _records(path, content, "videos", id=ID)
     categories = _records(path, content, "categories", id=ID)
-    content.setdefault("annotations", [])  # absent from val and test files
     annotations = _records(
         path, content, "annotations", id=Real, video_id=ID, category_id=ID
     )
-    for name, records in (("videos", videos), ("categories", categories)):
-        if len({isinstance(record["id"], str) for record in records}) > 1:
-            raise InputError(path, name, "ids must be all numbers or all text")
     by_id = {video["id"]: video for video in videos}
-    listed = {category["id"] for category in categories}
+    category_ids = [category["id"] for category in categories]
     # An official quirk: of annotations with one id the last stands in for all of them.
     last = {annotation["id"]: annotation for annotation in annotations}
-    truth = defaultdict(list)
     known = [a for a in annotations if a["video_id"] in by_id]
+    truth, tracks = defaultdict(list), {}
     for annotation in sorted(known, key=lambda a: a["video_id"]):
-        if class_agnostic or annotation["category_id"] in listed:
-            annotation = last[annotation["id"]]
-            if annotation["category_id"] in listed:
-                truth[annotation["video_id"]].append(annotation)
-    return by_id, [category["id"] for category in categories], truth
+        listed = class_agnostic or annotation["category_id"] in category_ids
+        annotation = last[annotation["id"]]
+        video = by_id.get(annotation["video_id"])
+        if listed and video and annotation["category_id"] in category_ids:
+            if annotation["id"] not in tracks:
+                tracks[annotation["id"]] = _true_track(path, annotation, video)
+            truth[video["id"]].append(tracks[annotation["id"]])
+    return set(by_id), category_ids, truth
 
 
-def _results(path, videos: dict) -> dict:
-    """The results of each video, with their place in the file."""
-    rows = {"results": _json(path)}
-    rows = _records(
-        path, rows, "results", video_id=ID, category_id=ID, score=Real, segmentations=list
-    )
-    if not rows:
-        raise InputError(path, "", "must hold at least one result, as officially")
-    found = defaultdict(list)
-    for i, row in enumerate(rows):
-        if row["video_id"] not in videos:
-            rule = f"video_id {row['video_id']!r} is not in the annotation file"
-            raise InputError(path, f"result {i}", rule)
-        found[row["video_id"]].append((i, row))
-    return found
-
-
-def _true(path, annotation: dict, video: dict) -> TrueTrack:
+def _true_track(path, annotation: dict, video: dict) -> TrueTrack:
     record = f"annotation {annotation['id']}"
     _check(path, record, annotation, segmentations=list, areas=list, iscrowd=Real)
     for area in annotation["areas"]:
         if not isinstance(area, Real | None):
-            raise InputError(path, record, f"an area must be a number, not {area!r:.40}")
+            raise InputError(path, record, f"areas cannot hold {area!r:.40}")
     if any(annotation["segmentations"]):
         _check(path, f"video {video['id']}", video, height=int, width=int)
     rles = [
@@ -124,40 +101,67 @@ def _true(path, annotation: dict, video: dict) -> TrueTrack:
     )
 
 
-def _found(path, place: int, row: dict) -> FoundTrack:
-    masks = run_lengths.read(row["segmentations"], path, f"result {place}")
-    return FoundTrack(row["score"], row["category_id"], masks)
+def _found_tracks(path, videos: set) -> dict:
+    """The results of each video in the order of the file."""
+    found = defaultdict(list)
+    for i, row in enumerate(results.rows(path)):
+        name = f"results[{i}]"
+        _check(path, name, row, video_id=ID, category_id=ID, score=Real)
+        _check(path, name, row, segmentations=list)
+        if row["video_id"] not in videos:
+            rule = f"video_id {row['video_id']!r} is not in the annotation file"
+            raise InputError(path, name, rule)
+        masks = run_lengths.read(row["segmentations"], path, name)
+        track = FoundTrack(float(row["score"]), row["category_id"], masks)
+        found[row["video_id"]].append(track)
+    if not found:
+        raise InputError(path, "", "must hold at least one result, as officially")
+    return found
 
 
-def _compressed(path, record: str, segmentation, video: dict) -> dict | None:
-    """Compressed run lengths of what an annotation may hold; results may hold less."""
-    if not segmentation:
-        return None
-    polygons = segmentation if isinstance(segmentation, list) else ()
-    for points in polygons:
-        if not isinstance(points, list) or len(points) < 6:
-            rule = "a polygon must be a list of at least 3 points, x y x y ..., not"
+def _compressed(path, record: str, segmentation, video: dict):
+    """Run lengths of what an annotation may hold: polygons, or run lengths already."""
+    if isinstance(segmentation, dict) and isinstance(segmentation.get("counts"), list):
+        rule = "needs a size and run lengths from 0 up"  # `_packed` found otherwise
+        raise InputError(path, record, f"{rule}, not {segmentation!r:.60}")
+    if not segmentation or not isinstance(segmentation, list):
+        return segmentation
+    polygons = []
+    for points in segmentation:
+        try:
+            polygons.append(np.asarray_chkfinite(points, np.float64))
+        except (TypeError, ValueError) as error:
+            rule = f"a polygon must hold finite numbers, not {points!r:.60}"
+            raise InputError(path, record, rule) from error
+        if polygons[-1].ndim != 1 or polygons[-1].size < 6:
+            rule = "a polygon must hold at least 3 points as x y x y ..., not"
             raise InputError(path, record, f"{rule} {points!r:.60}")
-    try:
-        if polygons:
-            hw = video["height"], video["width"]
-            numbers = [np.array(points, np.float64).tolist() for points in polygons]
-            return coco_mask.merge(coco_mask.frPyObjects(numbers, *hw))
-        if isinstance(segmentation["counts"], list):
-            return coco_mask.frPyObjects(segmentation, 0, 0)
-    except (TypeError, ValueError, KeyError, IndexError, OverflowError) as error:
-        rule = f"is no polygon list, run-length list or text: {segmentation!r:.60}"
-        raise InputError(path, record, rule) from error
-    return segmentation
+    rles = coco_mask.frPyObjects(
+        [points.tolist() for points in polygons], video["height"], video["width"]
+    )
+    return coco_mask.merge(rles)
 
 
-def _json(path):
+def _json(path) -> dict:
     try:
-        return json.loads(Path(path).read_bytes())
+        with open(path, encoding="utf-8") as file:
+            content = json.load(file, object_hook=_packed)
     except OSError as error:
         raise InputError(path, "", f"cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
         raise InputError(path, "", f"is not valid json: {error}") from error
+    if not isinstance(content, dict):
+        raise InputError(path, "", f"must hold an object, not {content!r:.40}")
+    return content
+
+
+def _packed(value: dict) -> dict:
+    # While the file is read: lists of counts are nine tenths of its memory. What
+    # cannot be packed is refused later, and only if it takes part.
+    if isinstance(value.get("counts"), list) and "size" in value:
+        with contextlib.suppress(TypeError, ValueError, IndexError, OverflowError):
+            return coco_mask.frPyObjects(value, 0, 0)
+    return value
 
 
 def _records(path, content: dict, name: str, **fields) -> list[dict]:
@@ -165,7 +169,9 @@ def _records(path, content: dict, name: str, **fields) -> list[dict]:
     if not isinstance(records, list):
         raise InputError(path, name, f"must be a list, not {records!r:.40}")
     for i, record in enumerate(records):
-        _check(path, f"{name.removesuffix('s')} {i}", record, **fields)
+        _check(path, f"{name}[{i}]", record, **fields)
+    if len({isinstance(record["id"], str) for record in records}) > 1:
+        raise InputError(path, name, "ids must be all numbers or all text")
     return records
 
 
@@ -176,5 +182,4 @@ def _check(path, name: str, record, **fields) -> None:
         if field not in record:
             raise InputError(path, name, f"{field} is missing")
         if not isinstance(record[field], kind):
-            rule = f"{field} cannot be {record[field]!r:.40}"
-            raise InputError(path, name, rule)
+            raise InputError(path, name, f"{field} cannot be {record[field]!r:.40}")

@@ -142,7 +142,7 @@ def test_writer_keeps_the_old_file_when_the_block_fails(tmp_path):
 
 @contextlib.contextmanager
 def full_disk(room):
-    """No file may grow beyond `room` bytes: the write itself fails, as on a full disk."""
+    """No file may grow beyond `room` bytes: writing fails as on a full disk."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
     try:

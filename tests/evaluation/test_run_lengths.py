@@ -1,0 +1,97 @@
+import numpy as np
+import pytest
+from pycocotools import mask as coco_mask
+
+from stan_jax.errors import InputError
+from stan_jax.evaluation import results, run_lengths
+
+
+def packed(counts, hw):
+    return coco_mask.frPyObjects({"size": list(hw), "counts": counts}, *hw)
+
+
+def masks_of_many_kinds():
+    rng = np.random.default_rng(0)
+    for h, w in [(1, 1), (1, 7), (5, 1), (6, 9), (40, 30), (720, 1280)]:
+        for share in (0.0, 0.02, 0.5, 0.98, 1.0):
+            yield rng.random((h, w)) < share
+    blob = np.zeros((720, 1280), bool)
+    blob[100:700, 3:1270] = True
+    yield blob
+
+
+def test_areas_are_the_numbers_of_pixels():
+    masks = list(masks_of_many_kinds())
+    got = run_lengths.read([results.rle(mask) for mask in masks])
+    np.testing.assert_array_equal(got.areas, [mask.sum() for mask in masks])
+    np.testing.assert_array_equal(got.sizes, [mask.shape for mask in masks])
+    assert not got.broken.any()
+
+
+def test_runs_are_those_of_the_mask():
+    for mask in masks_of_many_kinds():
+        pixels = mask.T.ravel().astype(int)
+        edges = np.flatnonzero(np.diff(pixels, prepend=0)).tolist()
+        want = np.diff([0, *edges, pixels.size])
+        text = results.rle(mask)["counts"].encode()
+        runs, first = run_lengths._decode([b"1", text, text], "", "abc")
+        np.testing.assert_array_equal(first, [0, 1, 1 + len(want)])
+        np.testing.assert_array_equal(runs, [1, *want, *want])
+
+
+@pytest.mark.parametrize("absent", [None, [], {}, ""])
+def test_absent_masks_take_part_in_nothing(absent):
+    shown = results.rle(np.eye(3, dtype=bool))
+    got = run_lengths.read([absent, shown, absent])
+    np.testing.assert_array_equal(got.areas, [0, 3, 0])
+    np.testing.assert_array_equal(got.sizes, [[0, 0], [3, 3], [0, 0]])
+    assert got.texts == [None, shown["counts"].encode(), None]
+    assert run_lengths.read([]).texts == []
+
+
+@pytest.mark.parametrize(
+    ("counts", "broken"),
+    [
+        ([0, 6], False),
+        ([6], False),
+        ([2, 3, 1], False),
+        ([2, 0, 4], True),
+        ([0, 0, 6], True),
+        ([3, 3, 0], True),
+    ],
+)
+def test_runs_of_length_zero_are_seen_except_the_first(counts, broken):
+    good = packed([1, 5], (2, 3))
+    got = run_lengths.read([good, packed(counts, (2, 3)), good])
+    np.testing.assert_array_equal(got.broken, [False, broken, False])
+    np.testing.assert_array_equal(got.areas, [5, sum(counts[1::2]), 5])
+
+
+@pytest.mark.parametrize(
+    ("segmentation", "rule"),
+    [
+        (packed([5], (2, 3)), "= 6, but 1 runs, the least 5, add up to 5"),
+        (packed([2, 5], (2, 3)), "add up to 7"),
+        ({"size": [2, 3], "counts": "4O3"}, "the least -1, add up to 6"),
+        (packed([0] * 6 + [6], (2, 2)), "add up to 6"),
+        (packed([4, *[0] * 9], (2, 2)), "10 runs"),
+        ({"size": [2, 3], "counts": "P"}, "not compressed run lengths"),
+        ({"size": [2, 3], "counts": "6~"}, "not compressed run lengths"),
+        ({"size": [2, 3], "counts": "6 "}, "not compressed run lengths"),
+        ({"size": [2, 3], "counts": "6" + "P" * 7 + "0"}, "not compressed"),
+        ({"size": [2, 3], "counts": "\N{SNOWMAN}"}, "must be"),
+        ({"size": [2, 3], "counts": ""}, "at least one run"),
+        ({"size": [0, 3], "counts": "0"}, "positive size"),
+        ({"size": [2], "counts": "6"}, "must be"),
+        ({"size": [2, 3], "counts": [0, 6]}, "must be"),
+        ({"counts": "6"}, "must be"),
+        ([[1, 1, 2, 2, 3, 1]], "must be"),
+        ("abc", "must be"),
+        (7, "must be"),
+    ],
+)
+def test_masks_that_would_hang_or_crash_are_refused_by_name(segmentation, rule):
+    good = packed([2, 4], (2, 3))
+    with pytest.raises(InputError, match="r.json: result 4, frame 2: ") as caught:
+        run_lengths.read([good, None, segmentation, good], "r.json", "result 4")
+    assert rule in caught.value.rule

@@ -1,0 +1,314 @@
+import numpy as np
+import pytest
+
+from stan_jax.evaluation import results, run_lengths, video_ap
+from stan_jax.evaluation.video_ap import FoundTrack, TrueTrack, VideoAp
+
+RANGES = np.array([[0, 1e10], [0, 12], [12, 20], [20, 1e10]])
+
+
+def masks(bitmaps):
+    """bitmaps: one bool array or None per frame."""
+    return run_lengths.read([None if b is None else results.rle(b) for b in bitmaps])
+
+
+def blob(rng, frames, hw=(6, 8)):
+    """A box that wanders, sometimes out of sight."""
+    y, x = rng.integers(0, 4, 2)
+    h, w = rng.integers(2, 5, 2)
+    shown = []
+    for _ in range(frames):
+        y, x = np.clip([y, x] + rng.integers(-1, 2, 2), 0, 5)
+        bitmap = np.zeros(hw, bool)
+        bitmap[y : y + h, x : x + w] = True
+        shown.append(None if rng.random() < 0.2 else bitmap)
+    return shown
+
+
+def noisy(rng, shown):
+    """The same object, found badly."""
+    other = [None if b is None else b ^ (rng.random(b.shape) < 0.06) for b in shown]
+    return [None if rng.random() < 0.1 else b for b in other]
+
+
+def random_videos(rng, videos=4, categories=3):
+    """[(id, true tracks, found tracks)], tracks as records with bitmaps for masks."""
+    out = []
+    for video_id in rng.permutation(videos) + 1:
+        frames = int(rng.integers(1, 5))
+        truth = [
+            TrueTrack(
+                id=int(100 * video_id + i),
+                category_id=int(rng.integers(categories)),
+                crowd=bool(rng.random() < 0.2),
+                area=float(rng.integers(1, 30)),
+                masks=blob(rng, frames),
+            )
+            for i in range(rng.integers(0, 5))
+        ]
+        found = [
+            FoundTrack(
+                score=float(rng.integers(1, 6)) / 4,  # with ties
+                category_id=int(rng.integers(categories)),
+                masks=blob(rng, frames + int(rng.integers(-1, 2))),
+            )
+            for _ in range(rng.integers(0, 4))
+        ]
+        for track in truth:
+            for _ in range(rng.integers(0, 3)):
+                copy = noisy(rng, track.masks)
+                score = float(rng.integers(1, 6)) / 4
+                found.append(FoundTrack(score, track.category_id, copy))
+        out.append((int(video_id), truth, found))
+    return out
+
+
+def measure(videos, categories=(0, 1, 2), class_agnostic=False):
+    score = VideoAp(list(categories), class_agnostic)
+    for video_id, *tracks in videos:
+        packed = [[t._replace(masks=masks(t.masks)) for t in side] for side in tracks]
+        score.add_video(video_id, *packed)
+    return score.finish()
+
+
+def same(a, b):
+    for name in a:
+        np.testing.assert_array_equal(a[name], b[name], err_msg=name)
+
+
+# The rules once more, as plain loops over bitmaps.
+
+
+def loop_iou(found, truth):
+    common = union = 0
+    for d, g in zip(found, truth, strict=False):
+        common += 0 if d is None or g is None else (d & g).sum()
+        union += sum(b.sum() for b in (d, g) if b is not None)
+    union -= common
+    return common / union if union else 0.0
+
+
+def loop_video(truth, found, threshold, low, high):
+    """[(score, right, ignored)] by falling score, and how many tracks count."""
+    ignored = [t.crowd or not low <= t.area <= high for t in truth]
+    taken, rows = set(), []
+    for d in sorted(found, key=lambda d: -d.score)[:100]:
+        areas = [b.sum() for b in d.masks if b is not None and b.any()]
+        best = None
+        for wanted in (False, True):  # counted tracks first, ignored ones after
+            for i, g in enumerate(truth):
+                overlap = loop_iou(d.masks, g.masks)
+                if ignored[i] != wanted or overlap < threshold:
+                    continue
+                if i in taken and not g.crowd:
+                    continue
+                if best is None or overlap >= best[0]:
+                    best = overlap, i
+            if best:
+                break
+        if best:
+            taken.add(best[1])
+            rows.append((d.score, True, ignored[best[1]]))
+        else:
+            area = np.mean(areas) if areas else 0
+            rows.append((d.score, False, not low <= area <= high))
+    return rows, ignored.count(False)
+
+
+def loop_curve(videos, category, threshold, low, high, limit):
+    rows, total = [], 0
+    for _, truth, found in sorted(videos):
+        one, count = loop_video(
+            [t for t in truth if t.category_id == category],
+            [d for d in found if d.category_id == category],
+            threshold,
+            low,
+            high,
+        )
+        rows, total = rows + one[:limit], total + count
+    if not total:
+        return -np.ones(101), -1.0
+    points, right, wrong = [], 0, 0
+    for _, hit, ignored in sorted(rows, key=lambda r: -r[0]):
+        right, wrong = right + (hit and not ignored), wrong + (not hit and not ignored)
+        points.append((right / total, right / (right + wrong + 2.0**-52)))
+    precision = [
+        max((p for r, p in points if r >= recall), default=0.0)
+        for recall in np.linspace(0, 1, 101)
+    ]
+    return np.array(precision), right / total
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_curves_equal_the_rules_written_as_loops(monkeypatch, seed):
+    monkeypatch.setattr(video_ap, "AREAS", RANGES)
+    monkeypatch.setattr(video_ap, "LIMITS", (1, 2, 100))
+    videos = random_videos(np.random.default_rng(seed))
+    got = measure(videos)
+    for t, threshold in enumerate(np.linspace(0.5, 0.95, 10)[::3]):
+        for k in range(3):
+            for a, (low, high) in enumerate(RANGES):
+                for m, limit in enumerate((1, 2, 100)):
+                    p, r = loop_curve(videos, k, threshold, low, high, limit)
+                    at = (3 * t, k, a, m)
+                    assert got["recall"][at] == r, at
+                    np.testing.assert_array_equal(
+                        got["precision"][3 * t, :, k, a, m], p
+                    )
+    known = got["precision"][..., 0, 2][got["precision"][..., 0, 2] > -1]
+    assert got["AP"] == pytest.approx(known.mean() if known.size else -1)
+
+
+def test_iou_equals_counting_pixels_frame_by_frame():
+    rng = np.random.default_rng(0)
+    found = [blob(rng, n) for n in (3, 5, 4, 0, 4)] + [[None] * 4]
+    truth = [blob(rng, n) for n in (4, 4, 2)] + [[None] * 3]
+    got = video_ap.iou([masks(d) for d in found], [masks(g) for g in truth])
+    want = [[loop_iou(d, g) for g in truth] for d in found]
+    np.testing.assert_array_equal(got, want)
+    assert np.count_nonzero(got) > 4
+
+
+def test_iou_of_the_other_side_is_the_transpose_and_of_itself_one():
+    rng = np.random.default_rng(1)
+    tracks = [masks(blob(rng, 4)) for _ in range(5)]
+    got = video_ap.iou(tracks, tracks)
+    np.testing.assert_array_equal(got, got.T)
+    np.testing.assert_array_equal(np.diag(got), 1)
+
+
+def test_iou_leaves_frames_of_another_size_out_of_both_sums():
+    rng = np.random.default_rng(2)
+    a, b = blob(rng, 3), blob(rng, 3)
+    a = [np.ones((6, 8), bool), *a]
+    b = [np.ones((8, 6), bool), *b]  # same number of pixels, but turned
+    got = video_ap.iou([masks(a)], [masks(b)])
+    assert got.item() == loop_iou(a[1:], b[1:])
+
+
+def test_iou_skips_only_rows_that_cannot_reach_the_least():
+    skipped = 0
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        truth = [blob(rng, 4) for _ in range(3)]
+        found = [noisy(rng, g) for g in truth] + [blob(rng, 4) for _ in range(9)]
+        found, truth = [masks(d) for d in found], [masks(g) for g in truth]
+        whole = video_ap.iou(found, truth)
+        part = video_ap.iou(found, truth, 0.5)
+        rows = (part != whole).any(axis=1)
+        assert not part[rows].any()
+        assert whole[rows].max(initial=0) < 0.5
+        skipped += rows.sum()
+    assert skipped > 10
+
+
+def perfect(videos):
+    return [
+        (v, truth, [FoundTrack(0.5, t.category_id, t.masks) for t in truth])
+        for v, truth, _ in videos
+    ]
+
+
+def visible_videos(seed=3):
+    rng = np.random.default_rng(seed)
+    videos = random_videos(rng, videos=6)
+    return [
+        (v, [t._replace(crowd=False) for t in truth if any(map(np.any, t.masks))], f)
+        for v, truth, f in videos
+    ]
+
+
+@pytest.mark.parametrize("class_agnostic", [False, True])
+def test_perfect_tracks_score_one(class_agnostic):
+    got = measure(perfect(visible_videos()), class_agnostic=class_agnostic)
+    # The official formula adds 2.2e-16 below the fraction line.
+    assert 1 - 1e-12 < got["AP"] <= 1
+    assert got["AR100"] == got["AR_small"] == 1
+    assert got["AP_large"] == -1
+
+
+def test_a_dropped_track_lowers_recall_by_its_share():
+    videos = perfect(visible_videos())
+    total = sum(len(truth) for _, truth, _ in videos)
+    for row, (v, truth, found) in enumerate(videos):
+        for i in range(len(found)):
+            fewer = [*videos]
+            fewer[row] = (v, truth, found[:i] + found[i + 1 :])
+            got = measure(fewer, class_agnostic=True)
+            assert got["AR100"] == pytest.approx(1 - 1 / total)
+            assert got["AP"] < 1 - 0.5 / total
+
+
+def test_class_agnostic_forgives_wrong_categories_and_only_them():
+    videos = [
+        (v, truth, [d._replace(category_id=(d.category_id + 1) % 3) for d in found])
+        for v, truth, found in perfect(visible_videos())
+    ]
+    videos = [
+        (v, [t._replace(category_id=0) for t in truth], found)
+        for v, truth, found in videos
+    ]
+    relabelled = [
+        (v, t, [d._replace(category_id=1) for d in found]) for v, t, found in videos
+    ]
+    assert measure(relabelled)["AP"] == 0
+    assert measure(relabelled, class_agnostic=True)["AP"] > 0.99
+    assert measure(relabelled, categories=(0,))["AR100"] == 0
+
+
+def test_order_of_videos_and_of_untied_tracks_changes_nothing():
+    rng = np.random.default_rng(4)
+    videos = random_videos(rng, videos=5)
+    number = iter(rng.permutation(1000))
+    videos = [
+        (v, truth, [d._replace(score=next(number) / 1000) for d in found])
+        for v, truth, found in videos
+    ]
+    want = measure(videos)
+    assert 0 < want["AP"] < 1
+    for _ in range(3):
+        shuffled = [videos[i] for i in rng.permutation(len(videos))]
+        shuffled = [
+            (v, truth, [found[i] for i in rng.permutation(len(found))])
+            for v, truth, found in shuffled
+        ]
+        same(measure(shuffled), want)
+
+
+def test_only_the_order_of_scores_matters():
+    videos = random_videos(np.random.default_rng(5))
+    steeper = [
+        (v, truth, [d._replace(score=d.score**3 - 7) for d in found])
+        for v, truth, found in videos
+    ]
+    got, want = measure(steeper), measure(videos)
+    np.testing.assert_array_equal(got["precision"], want["precision"])
+    np.testing.assert_array_equal(got["recall"], want["recall"])
+
+
+def test_a_worse_wrong_track_never_helps():
+    videos = visible_videos()
+    before = measure(videos)
+    wrong = [[None, np.ones((6, 8), bool)], [np.ones((6, 8), bool), None]]
+    more = [
+        (v, truth, [*f, *(FoundTrack(2.0, k, wrong[0]) for k in range(3))])
+        for v, truth, f in videos
+    ]
+    assert measure(more)["AP"] < before["AP"]
+
+
+def test_sets_with_nothing_to_find_or_nothing_found_have_their_own_numbers():
+    empty = measure([])
+    assert {empty[name] for name in empty if np.ndim(empty[name]) == 0} == {-1.0}
+    nothing_found = [(v, truth, []) for v, truth, _ in visible_videos()]
+    got = measure(nothing_found)
+    assert (got["AP"], got["AR100"], got["AP_large"]) == (0, 0, -1)
+    nothing_to_find = [(1, [], [FoundTrack(0.5, 0, [np.ones((2, 2), bool)])])]
+    assert measure(nothing_to_find)["AP"] == -1
+
+
+def test_a_video_can_be_added_only_once():
+    score = VideoAp([1])
+    score.add_video(7, [], [])
+    with pytest.raises(ValueError, match="video 7 was already added"):
+        score.add_video(7, [], [])
