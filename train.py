@@ -162,7 +162,7 @@ def main(argv: list[str]) -> None:
 
             scores = None
             every = config.run.eval_every
-            if every and (step % every == 0 or step == last) and not stop:
+            if val is not None and (step % every == 0 or step == last) and not stop:
                 scores = inference.evaluate(
                     inference.Tracker(
                         parts,

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, PyTree
+from jaxtyping import Bool, Float, Int, PyTree
 
 from stan_jax.data import batches, clips
 from stan_jax.data.youtube_vis import Dataset, Video
@@ -20,7 +20,6 @@ from stan_jax.tracking.memory import MatchWeights
 from stan_jax.training.train_step import Split, merge
 from stan_jax.types import MemoryQueue, Tracks
 
-
 OFFICIAL = ("AP", "AP50", "AP75", "AR1", "AR10")  # the table of the challenge
 
 
@@ -28,7 +27,11 @@ class FrameTracks(NamedTuple):
     """What one frame shows, in pixels of the original video."""
 
     index: int  # of the frame in its video
-    tracks: Tracks  # NumPy arrays
+    ids: Int[np.ndarray, " n"]
+    labels: Int[np.ndarray, " n"]
+    scores: Float[np.ndarray, " n"]
+    valid: Bool[np.ndarray, " n"]
+    boxes: Float[np.ndarray, "n 4"]
     masks: Bool[np.ndarray, "n fh fw"]
 
 
@@ -89,13 +92,11 @@ class Tracker:
             clip_length=self.clip_length,
         ):
             memory, tracks = self._clip(self._params, memory, frames, size_hw, valid)
-            boxes, pasted = paste(tracks, jnp.asarray(size_hw), size)
-            tracks = jax.tree.map(np.asarray, tracks._replace(boxes=boxes))
-            pasted = np.asarray(pasted)
-            for t in range(int(valid.sum())):
-                yield FrameTracks(
-                    index, jax.tree.map(lambda x, t=t: x[t], tracks), pasted[t]
-                )
+            pasted = paste(tracks, jnp.asarray(size_hw), size)
+            shown = (tracks.ids, tracks.labels, tracks.scores, tracks.valid, *pasted)
+            for row in zip(*map(np.asarray, shown), strict=True):
+                if index < len(video.file_names):
+                    yield FrameTracks(index, *row)
                 index += 1
 
 
@@ -134,9 +135,13 @@ def evaluate(
         for video in dataset.videos:
             builder = TrackBuilder(len(video.file_names), ids)
             for frame in tracker.frames(dataset, video):
-                t = frame.tracks
                 builder.add(
-                    frame.index, t.ids, t.labels, t.scores, frame.masks, t.valid
+                    frame.index,
+                    frame.ids,
+                    frame.labels,
+                    frame.scores,
+                    frame.masks,
+                    frame.valid,
                 )
                 watch(video, frame)
             tracks = builder.tracks()

@@ -1,4 +1,4 @@
-"""Strict JAX for every test, two CPU devices, a compile cache, and the paths of the reference data."""
+"""Strict JAX, two CPU devices, a compile cache, and where the reference data lie."""
 
 import os
 from pathlib import Path

@@ -1,6 +1,7 @@
 """Spatio-temporal attention between the backbone and the RPN (paper Sec. 3.1)."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -28,8 +29,8 @@ class SpatioTemporalAttention(nnx.Module):
         *,
         key_channels: int,
         strides: Sequence[int],
-        value_source: str = "current",
-        normalise: str = "source",
+        value_source: Literal["current", "previous"] = "current",
+        normalise: Literal["source", "target"] = "source",
         share_embed: bool = True,
         scale: float = 1.0,
         rngs: nnx.Rngs,
@@ -73,7 +74,7 @@ class SpatioTemporalAttention(nnx.Module):
         """Return A = Conv2(x1) (x) softmax(Conv1(x0) (x) Conv1(x1)), Eq. 1-2."""
         embed_previous = self.embed if self.share_embed else self.embed_previous
         source = x1 if self.value_source == "current" else x0
-        inside = cells_inside(size_hw, x1.shape[1:3], stride)
+        inside = cells_inside(size_hw, (x1.shape[1], x1.shape[2]), stride)
         with jax.named_scope("sta"):
             # The map of Eq. 1 is never stored whole: `attend` computes Eq. 1 and Eq. 2
             # together, a block of current cells at a time.

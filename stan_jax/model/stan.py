@@ -83,7 +83,9 @@ class STAN(nnx.Module):
             **backbone_args, norm=NORMS[norm], rngs=rngs
         )
         self.fpn = FeaturePyramid(self.backbone.out_channels, channels, rngs=rngs)
-        self.sta = sta and SpatioTemporalAttention(channels, **sta, rngs=rngs)
+        self.sta = (
+            None if sta is None else SpatioTemporalAttention(channels, **sta, rngs=rngs)
+        )
         self.rpn = RpnHead(channels, 3, rngs=rngs)
         self.box_head = BoxHead(
             features, num_classes, channels=box_channels, regressed=columns, rngs=rngs
@@ -129,7 +131,7 @@ class STAN(nnx.Module):
     def anchors(self, levels: Sequence[Array]) -> tuple[Float[Array, "a 4"], ...]:
         """Return the anchors of each level, pixels of the canvas."""
         return tuple(
-            anchors.grid(x.shape[1:3], stride, scales=(self.anchor_scale,))
+            anchors.grid((x.shape[1], x.shape[2]), stride, scales=(self.anchor_scale,))
             for x, stride in zip(levels, STRIDES, strict=True)
         )
 

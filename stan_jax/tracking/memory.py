@@ -32,11 +32,11 @@ class Match(NamedTuple):
 
 
 def empty(
-    features: Sequence[Float[Array, "h w c"]], *, slots: int, embed_channels: int
+    features: Sequence[jax.ShapeDtypeStruct], *, slots: int, embed_channels: int
 ) -> MemoryQueue:
     """Return the memory of a video that has not begun.
 
-    features: the shape of what will be stored; the values are not read.
+    features: shapes [h w c] of the maps that it will keep.
     """
     return MemoryQueue(
         features=tuple(jnp.zeros(x.shape, x.dtype) for x in features),
