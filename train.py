@@ -58,11 +58,12 @@ def main(argv: list[str]) -> None:
     ]
     for dataset, _ in datasets:
         youtube_vis.check_frames(dataset)
+    gap = config.data.gap
     iterator = batches.pairs(
         datasets,
         batch=config.data.batch,
         canvas=config.data.canvas,
-        gap=config.data.gap,
+        gap=int(gap) if gap.isdigit() else gap,
         flip=config.data.flip,
         seed=config.seed,
         max_objects=config.data.max_objects,

@@ -33,7 +33,7 @@ def get_config() -> ConfigDict:
         scale_hw=(96, 160),  # bounds of a frame inside the canvas
         train_scales_hw=((96, 160),),  # one is drawn per pair
         batch=8,
-        gap=3,  # A16: "any", "previous", or within so many frames
+        gap="3",  # A16: "any", "previous", or within so many frames
         flip=0.5,  # [M]
         max_objects=8,  # a pair with more raises
         num_threads=2,

@@ -1,0 +1,24 @@
+"""STAN, ResNet-50-FPN, OVIS: long occlusions, many objects.
+
+    python train.py --config=configs/ovis_r50_sta.py --workdir=runs/ovis_sta \\
+        --config.data.train.annotations=.../annotations_train.json \\
+        --config.data.train.frames=.../train
+
+Published: nothing for STAN; 10.8 AP on val for MaskTrack R-CNN, 15.4 for CMaskTrack.
+Ours: not measured yet; it needs the data set, which may not be passed on.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import ytvis19_r50_sta
+
+
+def get_config() -> ConfigDict:
+    c = ytvis19_r50_sta.get_config()
+    for split, folder in (("train", "train"), ("val", "valid")):
+        c.data[split].annotations = f"data/ovis/annotations_{folder}.json"
+        c.data[split].frames = f"data/ovis/{folder}"
+    c.data.max_objects = 64  # [O] up to about 50 objects stand in one frame
+    c.model.detections = 30  # [O]
+    c.tracking.slots = 128  # [O]
+    return c

@@ -1,0 +1,16 @@
+"""MaskTrack R-CNN on moving shapes: the demo without STA.
+
+    python train.py --config=configs/shapes_baseline.py --workdir=runs/baseline
+
+Published: nothing. Ours: see the README.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import shapes_sta
+
+
+def get_config() -> ConfigDict:
+    c = shapes_sta.get_config()
+    c.model.sta = None
+    return c

@@ -1,0 +1,17 @@
+"""MaskTrack R-CNN on moving shapes whose frames are often spoilt.
+
+    python -m stan_jax.data.shapes --out=data/shapes_hard --hard
+    python train.py --config=configs/shapes_hard_baseline.py --workdir=runs/hard_base
+
+Published: nothing. Ours: see the README, three seeds against shapes_hard_sta.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import shapes_hard_sta
+
+
+def get_config() -> ConfigDict:
+    c = shapes_hard_sta.get_config()
+    c.model.sta = None
+    return c

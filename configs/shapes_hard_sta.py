@@ -1,0 +1,19 @@
+"""STAN on moving shapes whose frames are often spoilt.
+
+    python -m stan_jax.data.shapes --out=data/shapes_hard --hard
+    python train.py --config=configs/shapes_hard_sta.py --workdir=runs/hard_sta
+
+Published: nothing. Ours: see the README, three seeds against shapes_hard_baseline.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import shapes_sta
+
+
+def get_config() -> ConfigDict:
+    c = shapes_sta.get_config()
+    for split in ("train", "val"):
+        c.data[split].annotations = f"data/shapes_hard/{split}/instances.json"
+        c.data[split].frames = f"data/shapes_hard/{split}/JPEGImages"
+    return c

@@ -1,0 +1,101 @@
+"""MaskTrack R-CNN, ResNet-50-FPN, YouTube-VIS 2019: the baseline.
+
+    python train.py --config=configs/ytvis19_r50.py --workdir=runs/ytvis19_r50 \\
+        --config.data.train.annotations=.../train.json \\
+        --config.data.train.frames=.../train/JPEGImages
+
+Published: 30.3 AP on val (MaskTrack R-CNN paper), 28 to 31 between runs.
+Ours: not measured yet; it needs the data set, which may not be passed on.
+Sources: [M] MaskTrackRCNN masktrack_rcnn_r50_fpn_1x_youtubevos.py, [O] our choice.
+"""
+
+from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
+
+
+def get_config() -> ConfigDict:
+    c = ConfigDict()
+    c.seed = 0
+    c.init_from = ""  # checkpoints of another run, whose parameters are taken
+    c.backbone_from = ""  # .npz of a backbone
+
+    c.data = dict(
+        train=dict(
+            annotations="data/ytvis2019/train.json",
+            frames="data/ytvis2019/train/JPEGImages",
+        ),
+        val=dict(
+            annotations="data/ytvis2019/valid.json",
+            frames="data/ytvis2019/valid/JPEGImages",
+        ),
+        extra=(),  # more training sets: (annotations, frames, weight), the first has 1
+        canvas=(384, 640),  # 360 x 640 padded to multiples of 32
+        scale_hw=(360, 640),  # [M]
+        train_scales_hw=((360, 640),),  # [M]
+        batch=32,  # [M] 8 per GPU on 4 GPUs
+        gap="any",  # [M], A16
+        flip=0.5,  # [M]
+        max_objects=16,  # [O] padding; a pair with more raises
+        num_threads=8,
+    )
+    c.model = dict(
+        backbone="resnet50",
+        backbone_args=dict(frozen_stages=1),  # [M]
+        norm="frozen_batch",  # [M]
+        channels=256,  # [M]
+        anchor_scale=8.0,  # [M]
+        sta=None,
+        box_channels=1024,  # [M]
+        mask_channels=256,  # [M]
+        mask_depth=4,  # [M]
+        embed_channels=1024,  # [M]
+        pre_nms=200,  # [M], in training too
+        proposals=200,  # [M]
+        rpn_nms=0.7,  # [M]
+        score_threshold=0.05,  # [M]
+        box_nms=0.5,  # [M]
+        detections=10,  # [M]
+        nms_candidates=1000,  # [O] more never changed a result
+        background_columns=True,  # [M] 41-way boxes and masks
+    )
+    c.loss = dict(
+        weights=dict(rpn_score=1.0, rpn_box=1.0, box=1.0, mask=1.0, track=1.0),
+        sampling=dict(
+            anchors=64,  # [M]
+            positive_anchors=32,  # [M]
+            rois=128,  # [M]
+            positive_rois=32,  # [M]
+            border=0,  # [M] allowed_border
+            rpn_beta=1 / 9,  # [M]
+            box_beta=1.0,  # [M]
+        ),
+    )
+    c.loss.weights["class"] = 1.0
+    c.optim = dict(
+        name="sgd",  # [M] momentum 0.9
+        peak_lr=0.005,  # [M] for batch 32
+        steps=23_200,  # [M] 12 epochs of about 61,800 frames
+        warmup_steps=500,  # [M] from a third
+        decay="steps",
+        milestones=(15_450, 21_250),  # [M] after epochs 8 and 11
+        weight_decay=1e-4,  # [M]
+        clip_norm=35.0,  # [M]
+    )
+    c.tracking = dict(
+        clip_length=4,
+        slots=64,  # [O] the original's memory has no end
+        weights=dict(score=1.0, iou=2.0, label=10.0),  # [M] match_coeff
+        update_labels=False,  # [M]
+        expire_after=placeholder(int),  # [M] never
+        first_frame="self",  # A12
+    )
+    c.run = dict(
+        dtype="float32",
+        cpu_devices=1,
+        log_every=50,
+        save_every=1000,
+        eval_every=0,  # val has no public labels
+        keep_checkpoints=3,
+        overlays=4,  # videos that eval.py draws
+    )
+    return c

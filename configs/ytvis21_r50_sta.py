@@ -1,0 +1,22 @@
+"""STAN, ResNet-50-FPN, YouTube-VIS 2021; its train set is also that of 2022.
+
+    python train.py --config=configs/ytvis21_r50_sta.py --workdir=runs/ytvis21_sta \\
+        --config.data.train.annotations=.../instances.json \\
+        --config.data.train.frames=.../train/JPEGImages
+
+Published: nothing for STAN; 28.7 AP on val for MaskTrack R-CNN (mmtracking).
+Ours: not measured yet; it needs the data set, which may not be passed on.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import ytvis19_r50_sta
+
+
+def get_config() -> ConfigDict:
+    c = ytvis19_r50_sta.get_config()
+    for split, folder in (("train", "train"), ("val", "valid")):
+        c.data[split].annotations = f"data/ytvis2021/{folder}/instances.json"
+        c.data[split].frames = f"data/ytvis2021/{folder}/JPEGImages"
+    c.data.max_objects = 32  # [O] denser than 2019
+    return c
