@@ -31,9 +31,9 @@ def get_config() -> ConfigDict:
         max_objects=8,
         num_threads=2,
     )
+    c.model.backbone_args = dict(frozen_blocks=3)  # up to stride 4
     c.model.update(
         backbone="mobilenet_v2",
-        backbone_args=dict(frozen_blocks=3),  # up to stride 4
         channels=96,
         box_channels=256,
         mask_channels=64,
