@@ -8,7 +8,7 @@ import itertools
 import sys
 from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import grain
 import numpy as np
@@ -78,9 +78,13 @@ def pairs(
 
     def load(number: int) -> Pair:
         items = plan.batch_items(groups, batch, seed, number)
-        made = [_load_pair(items[r], settings, number * batch + r) for r in mine]
-        fields: list[Any] = [np.stack(field) for field in zip(*made, strict=True)]
-        return Pair(*fields)
+        video = items[0].video
+        canvas_hw = clips.canvas_of(video.height, video.width, canvas)
+        whole = clips.blank_pair(canvas_hw, max_objects, rows)
+        for row, r in enumerate(mine):
+            into = Pair(*(field[row] for field in whole))
+            _load_pair(items[r], settings, number * batch + r, into)
+        return whole
 
     source = grain.MapDataset.range(sys.maxsize).map(load)
     ahead = prefetch if num_threads else 0
@@ -137,8 +141,8 @@ def frames(
         pool.shutdown(cancel_futures=True)
 
 
-def _load_pair(item: plan.Item, settings: _Settings, number: int) -> Pair:
-    """Pair `number` of the run; a generator of its own makes all its draws."""
+def _load_pair(item: plan.Item, settings: _Settings, number: int, into: Pair) -> None:
+    """Fill in pair `number` of the run; a generator of its own makes all its draws."""
     rng = np.random.default_rng((settings.seed, 1, number))
     dataset, video, t, usable = item
     ref = clips.reference_frame(rng, usable, t, settings.gap)
@@ -152,7 +156,7 @@ def _load_pair(item: plan.Item, settings: _Settings, number: int) -> Pair:
         for track in plan.trained(video)
         if track.segmentations[ref] is not None or track.segmentations[t] is not None
     ]
-    return clips.make_pair(
+    clips.make_pair(
         [
             youtube_vis.read_frame(dataset, video, f, max_hw=(new_h, new_w))
             for f in (ref, t)
@@ -164,6 +168,7 @@ def _load_pair(item: plan.Item, settings: _Settings, number: int) -> Pair:
         scale_hw=scale_hw,
         flip=flip,
         max_objects=settings.max_objects,
+        into=into,
     )
 
 

@@ -42,11 +42,16 @@ def compress(segmentation: object, height: int, width: int) -> RLE | None:
         )
     if not runs[1::2].any():
         return None
-    if isinstance(given, str) and runs[1:].all():
+    if isinstance(given, str):
         return {"size": size, "counts": given.encode()}
-    return coco_mask.frPyObjects(
-        {"size": size, "counts": _without_empty_runs(runs)}, height, width
-    )
+    return coco_mask.frPyObjects({"size": size, "counts": runs.tolist()}, height, width)
+
+
+def pack_counts(entry: dict) -> dict:
+    """An RLE with its list of counts as an array, in place; anything else unchanged."""
+    if isinstance(entry.get("counts"), list):
+        entry["counts"] = _array(entry["counts"])
+    return entry
 
 
 def decode(rle: RLE) -> Bool[np.ndarray, "h w"]:
@@ -73,11 +78,17 @@ def tight_boxes(masks: Sequence[RLE | None]) -> Float32[np.ndarray, "t 4"]:
 def _runs(counts: object) -> Int64[np.ndarray, " r"]:
     if isinstance(counts, str):
         return _runs_of_text(counts)
-    if isinstance(counts, list):
-        runs = np.array(counts or [0])
-        if runs.dtype == np.int64 and runs.ndim == 1:
-            return runs
-    raise ValueError("RLE counts must be a text or a list of whole numbers")
+    runs = _array(counts) if isinstance(counts, list) else counts
+    if not isinstance(runs, np.ndarray) or runs.dtype != np.int64 or runs.ndim != 1:
+        raise ValueError("RLE counts must be a text or a list of whole numbers")
+    return runs
+
+
+def _array(counts: list) -> np.ndarray:
+    try:
+        return np.array(counts)
+    except ValueError:  # lists of several lengths in the list
+        return np.array(None)
 
 
 def _runs_of_text(text: str | bytes) -> Int64[np.ndarray, " r"]:
@@ -104,14 +115,6 @@ def _runs_of_text(text: str | bytes) -> Int64[np.ndarray, " r"]:
     runs[1::2] = runs[1::2].cumsum()
     runs[2::2] = runs[2::2].cumsum()
     return runs
-
-
-def _without_empty_runs(runs: Int64[np.ndarray, " r"]) -> list[int]:
-    """Same mask in alternating runs; pycocotools' toBbox trips over empty ones."""
-    kind = np.arange(len(runs)) % 2
-    kind, runs = kind[runs > 0], runs[runs > 0]
-    starts = np.flatnonzero(np.diff(kind, prepend=-1))
-    return [0] * int(kind[0]) + np.add.reduceat(runs, starts).tolist()
 
 
 def _from_polygons(polygons: list, height: int, width: int) -> RLE | None:

@@ -56,6 +56,14 @@ def test_load_reads_gzip_as_plain(make_folder):
         assert a.tracks[0].segmentations == b.tracks[0].segmentations
 
 
+def test_load_reads_names_in_any_script(make_folder):
+    folder = make_folder()
+    folder.content["categories"][0]["name"] = "Bär 熊"
+    text = "\ufeff" + json.dumps(folder.content, ensure_ascii=False)
+    folder.path.write_text(text, encoding="utf-8")
+    assert youtube_vis.load(folder.path, folder.frames).categories[1].name == "Bär 熊"
+
+
 def test_load_without_annotations_is_not_an_error(make_folder):
     folder = make_folder()
     del folder.content["annotations"]
@@ -223,7 +231,11 @@ BAD = {
     "areas": (_set("annotations", "areas", []), "annotation 100", "areas .* has 0"),
     "sum of list": (_segmentation(_rle([950, 9])), "frame 1", "960, add up to 959"),
     "sum of text": (_segmentation(_rle("R\\2")), "frame 1", "= 960, add up to"),
-    "negative run": (_segmentation(_rle([970, -10])), "frame 1", "not be negative"),
+    "negative run": (
+        _segmentation(_rle([960, -10, 10])),
+        "frame 1",
+        "not be negative",
+    ),
     "huge runs": (
         _segmentation(_rle([2**63 - 1, 2**63 - 1, 962])),
         "frame 1",
@@ -234,6 +246,8 @@ BAD = {
     "no text": (_segmentation(_rle("")), "frame 1", "cut or foreign"),
     "long text": (_segmentation(_rle("o" * 9 + "0")), "frame 1", "below 2"),
     "fractions": (_segmentation(_rle([959.5, 0.5])), "frame 1", "whole numbers"),
+    "nested runs": (_segmentation(_rle([[900], 60])), "frame 1", "whole numbers"),
+    "empty runs": (_segmentation(_rle([])), "frame 1", "whole numbers"),
     "no counts": (_segmentation({"size": [24, 40]}), "frame 1", "whole numbers"),
     "size": (
         _segmentation(_rle([960], (40, 24))),
