@@ -29,7 +29,7 @@ def evaluate_files(
     class_agnostic: all listed categories count as one.
     Raises: InputError for a file that the official code would fail on.
     """
-    videos, category_ids, truth = _true_tracks(instances_path, class_agnostic)
+    videos, category_ids, truth = _true_tracks(instances_path)
     found = _found_tracks(results_path, videos)
     score = VideoAp(category_ids, class_agnostic)
     for video_id in videos:
@@ -54,7 +54,7 @@ def table(stats: dict) -> str:
     return "\n".join(lines)
 
 
-def _true_tracks(path, class_agnostic: bool) -> tuple[set, list, dict]:
+def _true_tracks(path) -> tuple[set, list, dict]:
     """Video ids, category ids, and the tracks that take part by video id."""
     content = _json(path)
     content.setdefault("annotations", [])  # absent from val and test files
@@ -65,18 +65,22 @@ def _true_tracks(path, class_agnostic: bool) -> tuple[set, list, dict]:
     )
     by_id = {video["id"]: video for video in videos}
     category_ids = [category["id"] for category in categories]
+
+    def takes_part(annotation: dict) -> bool:
+        listed = annotation["category_id"] in category_ids
+        return listed and annotation["video_id"] in by_id
+
     # An official quirk: of annotations with one id the last stands in for all of them.
     last = {annotation["id"]: annotation for annotation in annotations}
-    known = [a for a in annotations if a["video_id"] in by_id]
+    known = filter(takes_part, annotations)
     truth, tracks = defaultdict(list), {}
-    for annotation in sorted(known, key=lambda a: a["video_id"]):
-        listed = class_agnostic or annotation["category_id"] in category_ids
-        annotation = last[annotation["id"]]
-        video = by_id.get(annotation["video_id"])
-        if listed and video and annotation["category_id"] in category_ids:
-            if annotation["id"] not in tracks:
-                tracks[annotation["id"]] = _true_track(path, annotation, video)
-            truth[video["id"]].append(tracks[annotation["id"]])
+    for annotation in sorted(known, key=lambda annotation: annotation["video_id"]):
+        number, annotation = annotation["id"], last[annotation["id"]]
+        if takes_part(annotation):
+            video = by_id[annotation["video_id"]]
+            if number not in tracks:
+                tracks[number] = _true_track(path, annotation, video)
+            truth[video["id"]].append(tracks[number])
     return set(by_id), category_ids, truth
 
 

@@ -228,6 +228,24 @@ def test_records_that_take_no_part_may_be_broken(tmp_path):
     assert evaluate(tmp_path, content, rows, class_agnostic=True)["AP"] > 0.99
 
 
+def test_the_areas_of_the_file_say_how_large_a_true_track_is(tmp_path):
+    content, rows = small_set()
+    assert evaluate(tmp_path, content, rows)["AP_small"] == pytest.approx(1)
+    content["annotations"][0]["areas"] = [None, 200**2, 0]
+    content["annotations"][1]["areas"] = [1, 2 * 300**2, None]
+    got = evaluate(tmp_path, content, rows)
+    assert got["AP_small"] == -1
+    assert got["AP_medium"] == got["AP_large"] == pytest.approx(1)
+
+
+def test_the_last_annotation_of_an_id_stands_for_all_of_them(tmp_path):
+    content, rows = small_set()
+    content["annotations"][0]["id"] = content["annotations"][1]["id"] = 7
+    # Video 2 now holds its track twice, video 1 none: one of two is found.
+    got = evaluate(tmp_path, content, rows)
+    assert got["AR100"] == 0.5
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -285,6 +303,11 @@ def test_rows_are_the_same_however_the_file_is_cut(tmp_path, monkeypatch, indent
     for size in (1, 7, 1000, 1 << 20):
         monkeypatch.setattr(results, "PIECE", size)
         assert list(results.rows(path)) == rows
+    path.write_text(json.dumps(rows, indent=indent) + " ,")
+    for size in (1, 1 << 20):
+        monkeypatch.setattr(results, "PIECE", size)
+        with pytest.raises(InputError, match="must end where its list ends"):
+            list(results.rows(path))
 
 
 def test_table_shows_the_official_lines():
