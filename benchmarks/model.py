@@ -1,0 +1,137 @@
+"""Seconds and peak memory of the whole model: backbone, step, clip, training step.
+
+    python benchmarks/model.py [--config=ytvis19_r50_sta] [--repeats=5] [PART ...]
+
+One frame of 640 x 360 on its canvas, random weights, NumPy-made pictures. Each part
+runs in a process of its own, so that its peak memory is its own. `step` and `clip`
+include the masks pasted at 640 x 360, as bits on the host.
+"""
+
+import argparse
+import importlib
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+PARTS = ("backbone", "step", "clip", "train")
+
+
+def measure(part, config, repeats):
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+    from flax import nnx
+
+    from stan_jax import inference
+    from stan_jax.model.stan import STAN, frozen_paths
+    from stan_jax.tracking import rollout
+    from stan_jax.training import mesh, optimizer, train_step
+    from stan_jax.training.losses import Sampling
+    from stan_jax.types import Pair
+
+    mesh.configure(cpu_devices=1)
+    c = importlib.import_module(f"configs.{config}").get_config()
+    c.model.score_threshold = 0.0  # random weights: all ten rows are used
+    model = STAN(num_classes=40, **c.model, rngs=nnx.Rngs(0))
+    parts = train_step.split(model)
+    rng = np.random.default_rng(0)
+    (fh, fw), size = c.data.canvas, np.array(c.data.scale_hw)
+    frames = rng.integers(0, 256, (c.tracking.clip_length, fh, fw, 3), np.uint8)
+    sizes = np.tile(size, (len(frames), 1))
+    per_call = len(frames) if part == "clip" else 1
+
+    if part == "backbone":
+        run = jax.jit(lambda p, x, hw: train_step.merge(parts, p).features(x, hw))
+
+        def call():
+            jax.block_until_ready(run(parts.params, frames[:1], sizes[:1]))
+
+    elif part in ("step", "clip"):
+
+        def track(params, memory, frames, valid):
+            m = train_step.merge(parts, params)
+            memory, tracks = rollout.clip(m, memory, frames, jnp.asarray(size), valid)
+            return memory, inference.paste(tracks, jnp.asarray(size), tuple(size))
+
+        run = jax.jit(track)
+        memory = rollout.start(model, (fh, fw), slots=c.tracking.slots)
+        some = frames[:per_call]
+        valid = np.ones(per_call, bool)
+
+        def call():
+            np.asarray(run(parts.params, memory, some, valid)[1][1])
+
+    else:
+        m = c.data.max_objects
+        corner = rng.uniform(0, 0.6, (1, 2, m, 2)) * size[::-1]
+        boxes = np.concatenate([corner, corner + 0.3 * size[::-1]], -1)
+        pair = Pair(
+            frames=frames[None, :2],
+            size_hw=size[None],
+            boxes=boxes.astype(np.float32),
+            present=np.broadcast_to(np.arange(m) < 3, (1, 2, m)),
+            labels=np.zeros((1, m), np.int32),
+            masks=rng.random((1, m, fh, fw)) < 0.5,
+        )
+        rule = optimizer.build(parts.params, **c.optim, frozen=frozen_paths(model))
+        update = train_step.make_train_step(
+            parts,
+            rule,
+            seed=0,
+            loss_weights=c.loss.weights.to_dict(),
+            sampling=Sampling(**c.loss.sampling),
+        )
+        state = [train_step.start(jax.tree.map(jnp.copy, parts.params), rule)]
+
+        def call():
+            state[0], metrics = update(state[0], pair)
+            jax.block_until_ready(metrics)
+
+    start = time.perf_counter()
+    call()
+    compile_s = time.perf_counter() - start
+    seconds = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        call()
+        seconds.append((time.perf_counter() - start) / per_call)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    print(
+        f"{part:10}{statistics.median(seconds):12.3f}{min(seconds):10.3f}"
+        f"{compile_s:12.1f}{peak:10.2f}   {per_call} frame(s) a call",
+        flush=True,
+    )
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("parts", nargs="*", default=PARTS)
+    parser.add_argument("--config", default="ytvis19_r50_sta")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--alone", action="store_true", help="in this very process")
+    args = parser.parse_args()
+    if args.alone:
+        for part in args.parts:
+            measure(part, args.config, args.repeats)
+        return
+    import jax
+
+    print(
+        f"{args.config}: {jax.devices()[0].device_kind}, {platform.machine()}, "
+        f"jax {jax.__version__}, python {platform.python_version()}, "
+        f"{args.repeats} runs, {time.strftime('%Y-%m-%d')}"
+    )
+    print(f"{'':10}{'s a frame':>12}{'best':>10}{'first call':>12}{'peak GB':>10}")
+    for part in args.parts:
+        command = [sys.executable, __file__, part, "--alone", f"--config={args.config}"]
+        subprocess.run([*command, f"--repeats={args.repeats}"], check=True)
+
+
+if __name__ == "__main__":
+    main()
