@@ -151,14 +151,14 @@ def max_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
 
 def _shortcut(
     channels_in: int, channels: int, stride: int, norm: Callable, rngs: nnx.Rngs
-) -> nnx.List | None:
+) -> Sequence[nnx.Module] | None:
     if stride == 1 and channels_in == channels:
         return None
     projection = conv(channels_in, channels, 1, stride=stride, bias=False, rngs=rngs)
     return nnx.List([projection, norm(channels, rngs=rngs)])
 
 
-def _apply(layers: nnx.List | None, x: Array) -> Array:
+def _apply(layers: Sequence[nnx.Module] | None, x: Array) -> Array:
     for layer in layers or ():
         x = layer(x)
     return x
