@@ -50,7 +50,7 @@ def assign(
         return Assignment(jnp.zeros(num, int), jnp.zeros(num, bool), candidates)
     # Ties are found by equality, so the IoU must not be computed a second time by
     # a fusion that rounds differently.
-    iou = jax.lax.optimization_barrier(jax.lax.stop_gradient(iou))
+    iou = jax.lax.optimization_barrier(iou)
     iou = jnp.where(candidates[:, None] & present[None], iou, -1)
     index, best = iou.argmax(axis=1), iou.max(axis=1)
     is_positive = best >= positive

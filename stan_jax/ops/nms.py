@@ -25,19 +25,18 @@ def nms(
     threshold: an IoU in [0, 1].
     From the best score down, a box is kept unless a kept box of its group overlaps
     it by IoU > threshold. Equal scores: the lower index goes first. Rows that are not
-    valid neither survive nor suppress. No gradient passes.
+    valid neither survive nor suppress.
     Time grows as n^2 / 2, memory as n. Exact, not the approximate "fast" or "matrix"
     kind.
     The comparison is strict and in float32, as mmcv's: at threshold 0.3 a pair of IoU
     float32(0.3) survives. Torchvision compares with the float64 0.3 and drops it.
     """
-    boxes, scores = jax.lax.stop_gradient((boxes, scores))
     num = scores.shape[0]
     if num == 0:
         return valid
     size = min(num, _BLOCK)
     num_blocks = -(-num // size)
-    order = jnp.argsort(jnp.where(valid, -scores, jnp.inf), stable=True)
+    order = jnp.argsort(-scores, stable=True)
 
     def in_blocks(rows):
         empty = ((0, num_blocks * size - num),) + ((0, 0),) * (rows.ndim - 1)
