@@ -1,0 +1,111 @@
+"""A model of a few thousand parameters, and pairs of frames to train it on."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from stan_jax.model.stan import STAN
+from stan_jax.types import Pair, Proposals
+
+CANVAS = (64, 96)
+CLASSES = 3
+SETTINGS: dict[str, Any] = dict(
+    num_classes=CLASSES,
+    backbone="resnet18",
+    backbone_args=dict(stages=(1, 1, 1, 1), width=8),
+    norm="group",
+    channels=16,
+    anchor_scale=6.0,
+    sta=dict(key_channels=8, strides=(8, 16, 32, 64)),
+    box_channels=32,
+    mask_channels=16,
+    mask_depth=1,
+    embed_channels=16,
+    pre_nms=30,
+    proposals=24,
+    rpn_nms=0.7,
+    score_threshold=0.05,
+    box_nms=0.5,
+    detections=5,
+)
+WEIGHTS = dict.fromkeys(("rpn_score", "rpn_box", "class", "box", "track", "mask"), 1.0)
+# Heads start from almost nothing; with these factors they say something, so that a
+# wrong row or column shows in the loss.
+LOUDER = {
+    "rpn/logits/kernel": 30.0,
+    "rpn/deltas/kernel": 30.0,
+    "box_head/logits/kernel": 50.0,
+    "box_head/deltas/kernel": 300.0,
+    "track_head/fc1/kernel": 10.0,
+    "track_head/fc2/kernel": 10.0,
+}
+
+
+class Given(STAN):
+    """A STAN whose proposals do not depend on its parameters."""
+
+    def propose(self, logits, deltas, level_anchors, size_hw) -> Proposals:
+        """Return twelve boxes, of which the last four are not valid."""
+        b, n = size_hw.shape[0], 12
+        corner = jnp.stack([jnp.arange(n) * 5.0, jnp.arange(n) * 2.5], axis=1)
+        side = 12.0 + 3.0 * (jnp.arange(n) % 4)
+        box = jnp.concatenate([corner, corner + side[:, None]], axis=1)
+        box = jnp.broadcast_to(box, (b, n, 4))
+        valid = jnp.broadcast_to(jnp.arange(n) < 8, (b, n))
+        return Proposals(box, jnp.broadcast_to(jnp.linspace(1, 0, n), (b, n)), valid)
+
+
+def model(kind: type[STAN] = STAN, **changes: Any) -> STAN:
+    """Return the model, its heads made louder and its gamma no longer 0."""
+    made = kind(**(SETTINGS | changes), rngs=nnx.Rngs(0))
+    for path, factor in LOUDER.items():
+        *parents, name = path.split("/")
+        holder: Any = made
+        for parent in parents:
+            holder = getattr(holder, parent)
+        kernel = getattr(holder, name)
+        kernel[...] = factor * kernel[...]
+    if made.sta is not None:
+        made.sta.gamma[...] = jnp.full_like(made.sta.gamma[...], 0.5)
+    return made
+
+
+def pair(seed: int, *, present=((1, 0, 1, 0), (1, 1, 0, 0)), size_hw=(60, 90)) -> Pair:
+    """Return ellipses on noise: by default one object in both frames, one in the
+    current one only, one in the reference only, and a padding row.
+    """
+    rng = np.random.default_rng(seed)
+    there = np.array(present, bool)
+    rows = there.shape[1]
+    height, width = size_hw
+    frames = np.zeros((2, *CANVAS, 3), np.uint8)
+    frames[:, :height, :width] = rng.integers(0, 60, (2, height, width, 3))
+    boxes = np.zeros((2, rows, 4), np.float32)
+    masks = np.zeros((rows, *CANVAS), bool)
+    labels = np.where(there.any(0), rng.integers(0, CLASSES, rows), 0)
+    y, x = np.mgrid[: CANVAS[0], : CANVAS[1]] + 0.5
+    for row in range(rows):
+        radius_y, radius_x = rng.uniform(8, 16, 2)
+        colour = rng.integers(100, 255, 3)
+        for f in range(2):
+            centre_y = rng.uniform(radius_y, height - radius_y)
+            centre_x = rng.uniform(radius_x, width - radius_x)
+            far = ((y - centre_y) / radius_y) ** 2 + ((x - centre_x) / radius_x) ** 2
+            if not there[f, row]:
+                continue
+            blob = far <= 1
+            frames[f][blob] = colour
+            rows_y, rows_x = np.flatnonzero(blob.any(1)), np.flatnonzero(blob.any(0))
+            boxes[f, row] = rows_x[0], rows_y[0], rows_x[-1] + 1, rows_y[-1] + 1
+            if f == 1:
+                masks[row] = blob
+    size = np.array(size_hw, np.int32)
+    return Pair(frames, size, boxes, there, labels.astype(np.int32), masks)
+
+
+def batch(*pairs: Pair) -> Pair:
+    """Return the pairs with a leading axis, on the device."""
+    return jax.tree.map(lambda *x: jnp.asarray(np.stack(x)), *pairs)
