@@ -4,7 +4,6 @@ An RLE gives the lengths of runs of background, object, background, ... going do
 the columns, left to right. Compressed, it takes a few hundred bytes a mask.
 """
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -29,10 +28,10 @@ def compress(segmentation: object, height: int, width: int) -> RLE | None:
     if not isinstance(segmentation, dict):
         kind = type(segmentation).__name__
         raise ValueError(f"must be null, an RLE or a list of polygons, is a {kind}")
-    size, given = segmentation.get("size"), segmentation.get("counts")
-    if size != [height, width]:
-        rule = f"RLE size must be that of the video, [{height}, {width}], is {size}"
-        raise ValueError(rule)
+    size, given = [height, width], segmentation.get("counts")
+    if segmentation.get("size") != size:
+        found = segmentation.get("size")
+        raise ValueError(f"RLE size must be that of the video, {size}, is {found}")
     runs = _runs(given)
     cells = height * width
     if runs.min() < 0 or runs.max() > cells or runs.sum() != cells:
@@ -118,9 +117,10 @@ def _runs_of_text(text: str | bytes) -> Int64[np.ndarray, " r"]:
 
 
 def _from_polygons(polygons: list, height: int, width: int) -> RLE | None:
+    side = max(height, width)
     for polygon in polygons:
         numbers = isinstance(polygon, list) and all(
-            type(x) in (int, float) and math.isfinite(x) for x in polygon
+            type(x) in (int, float) for x in polygon
         )
         if not numbers or len(polygon) % 2:
             raise ValueError("polygon must be a list x1, y1, x2, y2, ... of numbers")
@@ -128,8 +128,7 @@ def _from_polygons(polygons: list, height: int, width: int) -> RLE | None:
             rule = f"polygon must have at least 3 points, has {len(polygon) // 2}"
             raise ValueError(rule)
         # Drawing takes memory in proportion to the length of the outline.
-        side = max(height, width)
-        if min(polygon) < -side or max(polygon) > 2 * side:
+        if not all(-side <= x <= 2 * side for x in polygon):
             raise ValueError(
                 f"polygon must lie in or near its {height} x {width} frame"
             )

@@ -22,6 +22,9 @@ from stan_jax.errors import InputError
 
 _TAILS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}  # how a whole file ends
 
+# What pillow raises for a broken image, depending on the format and the place.
+_UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+
 
 class Category(NamedTuple):
     """A class as the file names it; `id` is the file's own, not the label 0..k-1."""
@@ -117,7 +120,7 @@ def read_frame(
             image.draft("RGB", (max_hw[1], max_hw[0]))
         try:
             return np.asarray(image.convert("RGB"))
-        except (OSError, SyntaxError, ValueError) as error:
+        except _UNREADABLE as error:
             raise _broken(
                 dataset, video, t, f"must be a whole image: {error}"
             ) from None
@@ -147,7 +150,7 @@ def _open(dataset: Dataset, video: Video, t: int) -> Image.Image:
         image = Image.open(path)
     except FileNotFoundError:
         raise _broken(dataset, video, t, "file must exist") from None
-    except (OSError, SyntaxError, ValueError) as error:
+    except _UNREADABLE as error:
         empty = path.is_file() and path.stat().st_size == 0
         rule = (
             "must not be an empty file" if empty else f"must be a whole image: {error}"
@@ -182,7 +185,7 @@ def _read_json(path: Path) -> dict:
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, column {error.colno}"
         raise InputError(path, where, f"must be json: {error.msg}") from None
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+    except (OSError, EOFError, zlib.error, ValueError, RecursionError) as error:
         raise InputError(path, "", f"must be a readable json file: {error}") from None
     if not isinstance(root, dict):
         raise InputError(path, "", f"must hold an object, holds a {_kind(root)}")

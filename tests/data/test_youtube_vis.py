@@ -261,7 +261,8 @@ BAD = {
     ),
     "half a point": (_segmentation([[1, 1, 5, 5, 3, 3, 2]]), "frame 1", "x1, y1, x2"),
     "flat polygon": (_segmentation([1, 1, 5, 5, 3, 3]), "frame 1", "x1, y1, x2"),
-    "endless polygon": (_segmentation([[1, 1, 5, np.nan, 3, 3]]), "frame 1", "numbers"),
+    "endless polygon": (_segmentation([[1, 1, 5, np.nan, 3, 3]]), "frame 1", "near"),
+    "vast polygon": (_segmentation([[1, 1, 10**400, 5, 3, 3]]), "frame 1", "near"),
     "far polygon": (_segmentation([[1, 1, 1e12, 5, 3, 3]]), "frame 1", "in or near"),
     "text": (_segmentation("mask"), "frame 1", "null, an RLE or a list of"),
 }
@@ -287,7 +288,10 @@ def test_load_says_where_json_breaks(make_folder):
         youtube_vis.load(folder.path, folder.frames)
 
 
-@pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00", b"[1]", b"null", b"\x80{}"])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"\xff\xfe\x00", b"[1]", b"null", b"\x80{}", b"[" * 9**6, b"9" * 9999],
+)
 def test_load_rejects_what_is_no_json_object(make_folder, content):
     folder = make_folder()
     folder.path.write_bytes(content)
