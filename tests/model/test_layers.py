@@ -1,0 +1,138 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny_model
+from flax import nnx
+
+from stan_jax.model import layers
+
+# Compiled whole: one operation at a time takes far longer to compile than to run.
+apply = jax.jit(lambda layer, x: layer(x))
+
+
+def _normal(seed, *shape):
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
+
+
+@pytest.mark.parametrize(
+    ("size", "stride", "groups"),
+    [(1, 1, 1), (1, 2, 1), (3, 1, 2), (3, 2, 1), (7, 2, 1)],
+)
+def test_conv_equals_loops_on_odd_and_even_maps(size, stride, groups):
+    conv = layers.conv(
+        4, 6, size, stride=stride, groups=groups, rngs=nnx.Rngs(size + stride)
+    )
+    conv.bias[...] = _normal(1, 6)
+    for hw in ((9, 12), (8, 7)):
+        x = _normal(2, 2, *hw, 4)
+        want = tiny_model.conv(
+            x, conv.kernel[...], conv.bias[...], stride=stride, groups=groups
+        )
+        np.testing.assert_allclose(apply(conv, x), want, atol=2e-5)
+
+
+def test_frozen_batch_norm_equals_its_formula():
+    norm = layers.FrozenBatchNorm(5, rngs=nnx.Rngs(0))
+    x = _normal(0, 2, 3, 4, 5)
+    np.testing.assert_allclose(
+        apply(norm, x), x, rtol=1e-5
+    )  # mean 0, variance 1 at first
+    scale, bias, mean = (_normal(i, 5) for i in (1, 2, 3))
+    var = jnp.abs(_normal(4, 5)) + 0.1
+    norm.scale[...], norm.bias[...] = scale, bias
+    norm.mean[...], norm.var[...] = mean, var
+    got = apply(norm, x)
+    x, scale, bias, mean, var = (
+        np.asarray(a, np.float64) for a in (x, scale, bias, mean, var)
+    )
+    want = (x - mean) / np.sqrt(var + 1e-5) * scale + bias
+    np.testing.assert_allclose(got, want, atol=2e-6)
+
+
+def test_only_scale_and_bias_of_a_frozen_batch_norm_learn():
+    _, learned, rest = nnx.split(
+        layers.FrozenBatchNorm(5, rngs=nnx.Rngs(0)), nnx.Param, ...
+    )
+    assert set(learned) == {"scale", "bias"}
+    assert set(rest) == {"mean", "var"}
+
+
+def test_group_norm_equals_its_formula_per_frame_and_group():
+    norm = layers.GroupNorm(12, group_size=4, rngs=nnx.Rngs(0))
+    norm.scale[...], norm.bias[...] = _normal(1, 12), _normal(2, 12)
+    x = np.random.default_rng(0).normal(size=(2, 5, 7, 12)) * 3 + np.arange(12)
+    x = x.astype(np.float32)
+    want = x.astype(np.float64)
+    for frame in want:
+        for first in range(0, 12, 4):
+            group = frame[..., first : first + 4]
+            group[...] = (group - group.mean()) / np.sqrt(group.var() + 1e-5)
+    want = want * np.asarray(norm.scale[...]) + np.asarray(norm.bias[...])
+    np.testing.assert_allclose(apply(norm, jnp.asarray(x)), want, atol=2e-5)
+
+
+def test_group_norm_does_not_see_scale_and_shift_of_its_input():
+    norm = layers.GroupNorm(8, group_size=8, rngs=nnx.Rngs(0))
+    x = _normal(0, 2, 6, 6, 8)
+    np.testing.assert_allclose(apply(norm, 4 * x + 8), apply(norm, x), atol=2e-4)
+
+
+def test_group_norm_of_a_constant_is_its_bias():
+    norm = layers.GroupNorm(8, rngs=nnx.Rngs(0))
+    norm.bias[...] = _normal(1, 8)
+    x = jnp.full((1, 3, 3, 8), 5.0)
+    got = apply(norm, x)
+    np.testing.assert_allclose(got[0, 1, 2], norm.bias[...], atol=1e-3)
+    grad = jax.jit(jax.grad(lambda x: norm(x).sum()))(x)
+    assert np.isfinite(grad).all()
+
+
+def test_group_norm_computes_in_float32_and_keeps_bfloat16():
+    norm = layers.GroupNorm(8, rngs=nnx.Rngs(0))
+    x = (_normal(0, 2, 16, 16, 8) + 20).astype(jnp.bfloat16)
+    got = apply(norm, x)
+    assert got.dtype == jnp.bfloat16
+    exact = apply(norm, x.astype(jnp.float32))
+    np.testing.assert_allclose(got.astype(jnp.float32), exact, rtol=2**-8, atol=1e-6)
+
+
+def test_group_norm_refuses_channels_that_do_not_divide():
+    with pytest.raises(ValueError, match="12 channels do not divide by 8"):
+        layers.GroupNorm(12, rngs=nnx.Rngs(0))
+
+
+def _drawn(init, shape=(3, 3, 64, 32), seed=0):
+    return np.asarray(init(nnx.Rngs(seed).params(), shape))
+
+
+def test_initializers_have_the_deviation_of_their_source():
+    np.testing.assert_allclose(_drawn(layers.normal(0.01)).std(), 0.01, rtol=0.02)
+    # He et al. 2015 with the fan out, Glorot and Bengio 2010; a tap each of 9.
+    np.testing.assert_allclose(
+        _drawn(layers.KAIMING).std(), np.sqrt(2 / (9 * 32)), rtol=0.02
+    )
+    bound = np.sqrt(6 / (9 * 64 + 9 * 32))
+    xavier = _drawn(layers.XAVIER)
+    np.testing.assert_allclose([xavier.min(), xavier.max()], [-bound, bound], rtol=0.01)
+    np.testing.assert_allclose(xavier.std(), bound / np.sqrt(3), rtol=0.02)
+    for init in (layers.normal(1.0), layers.KAIMING, layers.XAVIER):
+        assert abs(_drawn(init).mean()) < 0.05 * _drawn(init).std()
+
+
+def test_initializers_follow_the_seed_alone():
+    for init in (layers.normal(1.0), layers.KAIMING, layers.XAVIER):
+        np.testing.assert_array_equal(_drawn(init), _drawn(init))
+        assert (_drawn(init) != _drawn(init, seed=1)).any()
+
+
+def test_two_layers_of_one_model_start_differently():
+    rngs = nnx.Rngs(0)
+    one, other = (layers.conv(4, 4, 3, rngs=rngs) for _ in range(2))
+    assert (one.kernel[...] != other.kernel[...]).any()
+
+
+def test_initializers_give_shapes_without_drawing():
+    got = nnx.eval_shape(lambda: layers.conv(4, 6, 3, rngs=nnx.Rngs(0)))
+    shapes = {k: v.shape for k, v in nnx.to_pure_dict(nnx.state(got)).items()}
+    assert shapes == {"kernel": (3, 3, 4, 6), "bias": (6,)}
