@@ -37,6 +37,8 @@ class SpatioTemporalAttention(nnx.Module):
     ):
         if value_source not in ("current", "previous"):
             raise ValueError(f"value_source is current or previous, not {value_source}")
+        if normalise not in ("source", "target"):
+            raise ValueError(f"normalise is source or target, not {normalise}")
         self.strides = tuple(strides)
         self.value_source, self.normalise = value_source, normalise
         self.share_embed, self.scale = share_embed, scale
