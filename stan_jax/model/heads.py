@@ -57,7 +57,7 @@ class BoxHead(nnx.Module):
 
     def __call__(
         self, x: Float[Array, "b n p p c"]
-    ) -> tuple[Float[Array, "b n k+1"], Float[Array, "b n k 4"]]:
+    ) -> tuple[Float[Array, "b n _"], Float[Array, "b n _ 4"]]:
         """Return logits and deltas of RoI features, float32."""
         x = x.reshape(*x.shape[:2], -1)
         x = jax.nn.relu(self.fc2(jax.nn.relu(self.fc1(x))))

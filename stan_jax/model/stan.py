@@ -197,7 +197,7 @@ class STAN(nnx.Module):
     def _best_detections(
         self,
         proposals: Proposals,
-        probs: Float[Array, "n k+1"],
+        probs: Float[Array, "n _"],
         deltas: Float[Array, "n _ 4"],
         size_hw: Int[Array, "2"],
     ) -> tuple[Array, Array, Array, Array]:
