@@ -220,6 +220,8 @@ def _table(tree: PyTree) -> dict[str, Any]:
 
 
 def _load(orbax, folder: Path, step: int, wanted: dict[str, Any]) -> dict[str, Any]:
+    if not wanted:  # a model without frozen statistics; Orbax knows no empty table
+        return {}
     default = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     abstract = {
         k: jax.ShapeDtypeStruct(

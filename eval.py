@@ -1,0 +1,105 @@
+"""Track the videos of a dataset: results.json, the official numbers, and pictures.
+
+    python eval.py --config=configs/shapes_sta.py --workdir=runs/demo [--out=FILE]
+
+Reads the newest checkpoint of the workdir. A dataset without annotations (the val and
+test files of YouTube-VIS) gives the results file, ready for the challenge server.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+from absl import app, flags, logging
+from flax import nnx
+from ml_collections import config_flags
+
+from stan_jax import inference
+from stan_jax.data import youtube_vis
+from stan_jax.errors import InputError
+from stan_jax.evaluation import youtube_vis_ap
+from stan_jax.model.stan import STAN, architecture
+from stan_jax.training import mesh, train_step
+from stan_jax.training.checkpoint import restore_params
+from stan_jax.video import progress, report
+
+config_flags.DEFINE_config_file("config", None, "What was trained.", lock_config=True)
+flags.DEFINE_string("workdir", None, "Where train.py left its checkpoints.")
+flags.DEFINE_string("out", None, "Where the results go; default: WORKDIR/results.json.")
+flags.mark_flags_as_required(["config", "workdir"])
+
+
+def main(argv: list[str]) -> None:
+    """Track every video, then score; read from top to bottom."""
+    if len(argv) > 1:
+        raise app.UsageError(f"unknown arguments {argv[1:]}; options start with --")
+    config, workdir = flags.FLAGS.config, Path(flags.FLAGS.workdir)
+    out = Path(flags.FLAGS.out or workdir / "results.json")
+    logging.set_verbosity(logging.WARNING)
+    mesh.configure(cpu_devices=1)
+
+    # ---- input
+    dataset = youtube_vis.load(config.data.val.annotations, config.data.val.frames)
+    youtube_vis.check_frames(dataset)
+    categories = [c.name for c in dataset.categories]
+
+    # ---- model
+    model = STAN(num_classes=len(categories), **config.model, rngs=nnx.Rngs(0))
+    parts = train_step.split(model)
+    checkpoints = workdir / "checkpoints"
+    params = restore_params(
+        checkpoints,
+        parts.params,
+        fingerprint=architecture(config.model.to_dict(), categories),
+    )
+    frozen = restore_params(checkpoints, parts.frozen, prefix="frozen")
+    parts = parts._replace(frozen=frozen)
+    tracker = inference.Tracker(
+        parts,
+        params,
+        canvas=config.data.canvas,
+        scale_hw=config.data.scale_hw,
+        dtype=config.run.dtype,
+        **config.tracking,
+    )
+
+    # ---- the videos
+    total = sum(len(video.file_names) for video in dataset.videos)
+    drawn = {video.id for video in dataset.videos[: config.run.overlays]}
+    with (
+        progress.Bar("track", total) as bar,
+        report.Overlays(workdir / "overlays", categories) as overlays,
+    ):
+
+        def watch(video: youtube_vis.Video, frame: inference.FrameTracks) -> None:
+            if video.id in drawn:
+                kept = frame.valid
+                overlays.add(
+                    video.name,
+                    (frame.index, len(video.file_names)),
+                    youtube_vis.read_frame(dataset, video, frame.index),
+                    masks=frame.masks[kept],
+                    boxes=frame.boxes[kept],
+                    labels=frame.labels[kept],
+                    ids=frame.ids[kept],
+                    scores=frame.scores[kept],
+                )
+            bar.advance({"video": video.name, "tracks": int(np.sum(frame.valid))})
+
+        scores = inference.evaluate(tracker, dataset, out, watch=watch)
+    print(f"{len(dataset.videos)} videos, {total} frames: {out}")
+    if drawn:
+        print(f"pictures: {workdir / 'overlays'}")
+
+    # ---- the numbers
+    if scores:
+        (workdir / "scores.json").write_text(json.dumps(scores, indent=2) + "\n")
+        print(youtube_vis_ap.table(scores))
+
+
+if __name__ == "__main__":
+    try:
+        app.run(main)
+    except InputError as error:
+        sys.exit(f"error: {error}")

@@ -1,0 +1,102 @@
+"""What an evaluation leaves to look at: a video per clip and one sheet of frames."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool, Float, Int, UInt8
+from PIL import Image
+
+from stan_jax.video import draw, write
+
+SHEET_WIDTH = 320  # pixels of one picture on the sheet
+GAP = 6
+
+
+class Overlays:
+    """Draws the tracks of some videos into `folder`; a context manager.
+
+    Leaves <video>.mp4 (where PyAV is installed) and `contact_sheet.png`, one row a
+    video with `columns` frames evenly spaced in time.
+    """
+
+    def __init__(self, folder: str | Path, names: Sequence[str], *, columns: int = 6):
+        self.folder, self._names, self._columns = Path(folder), names, columns
+        self._rows: dict[str, list[np.ndarray]] = {}
+        self._video: write.Mp4 | None = None
+
+    def __enter__(self) -> "Overlays":
+        return self
+
+    def add(
+        self,
+        video: str,
+        frame: tuple[int, int],
+        image: UInt8[np.ndarray, "h w 3"],
+        *,
+        masks: Bool[np.ndarray, "n h w"],
+        boxes: Float[np.ndarray, "n 4"],
+        labels: Int[np.ndarray, " n"],
+        ids: Int[np.ndarray, " n"],
+        scores: Float[np.ndarray, " n"],
+    ) -> None:
+        """Nothing; the frame is drawn. Frames of a video come in order.
+
+        frame: its number and how many the video has.
+        """
+        index, length = frame
+        texts = [
+            f"{self._names[label]} {track}  {score:.2f}"
+            for label, track, score in zip(labels, ids, scores, strict=True)
+        ]
+        picture = draw.overlay(image, masks, boxes, ids, texts)
+        row = self._rows.setdefault(video, [])
+        if index == 0 and write.available():
+            self._close(None)
+            self._video = write.Mp4(self.folder / f"{video}.mp4")
+        if self._video:
+            self._video.add(picture)
+        wanted = np.linspace(0, length - 1, min(self._columns, length)).round()
+        if index in wanted:
+            row.append(_thumbnail(draw.caption(picture, f"{video}  frame {index}")))
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        self._close(kind)
+        if kind is None and self._rows:
+            save_sheet(self.folder / "contact_sheet.png", list(self._rows.values()))
+
+    def _close(self, kind: object) -> None:
+        if self._video:
+            self._video.__exit__(kind)
+        self._video = None
+
+
+def save_sheet(
+    path: str | Path, rows: Sequence[Sequence[UInt8[np.ndarray, "_h _w 3"]]]
+) -> None:
+    """Nothing; the pictures stand in one PNG, row by row."""
+    heights = [max(picture.shape[0] for picture in row) for row in rows]
+    width = max(sum(picture.shape[1] + GAP for picture in row) for row in rows) + GAP
+    sheet = np.full((sum(heights) + GAP * (len(rows) + 1), width, 3), 250, np.uint8)
+    y = GAP
+    for row, height in zip(rows, heights, strict=True):
+        x = GAP
+        for picture in row:
+            h, w = picture.shape[:2]
+            sheet[y : y + h, x : x + w] = picture
+            x += w + GAP
+        y += height + GAP
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    Image.fromarray(sheet).save(partial, format="PNG")
+    os.replace(partial, path)
+
+
+def _thumbnail(image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h2 w2 3"]:
+    height = round(image.shape[0] * SHEET_WIDTH / image.shape[1])
+    small = Image.fromarray(image).resize(
+        (SHEET_WIDTH, height), Image.Resampling.LANCZOS
+    )
+    return np.asarray(small)
