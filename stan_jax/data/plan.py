@@ -105,11 +105,12 @@ def all_items(dataset: Dataset) -> list[Item]:
 
 def check_objects(items: Sequence[Item], gap: str | int, max_objects: int) -> None:
     """Raise InputError if a pair that may be drawn shows more than max_objects."""
-    in_view: dict[int, Bool[np.ndarray, "m t"]] = {}
+    last, here = None, np.zeros((0, 0), bool)
     for dataset, video, t, usable in items:
         if len(video.tracks) <= max_objects:
             continue
-        here = in_view.setdefault(id(video), presence(video))
+        if video is not last:  # items of a video follow one another
+            last, here = video, presence(video)
         refs = clips.references(usable, t, gap)
         found = (here[:, [t]] | here[:, refs]).sum(0)
         worst = int(found.argmax())

@@ -115,12 +115,15 @@ def test_pairs_of_the_shards_are_the_rows_of_the_whole(make_folder):
         _same(want, [np.concatenate(field) for field in zip(*parts, strict=True)])
 
 
-def test_pairs_change_with_the_seed(make_folder):
-    dataset = _load(make_folder(videos=FOUR))
-    keys = [
-        [_keys(p) for p in _take(_pairs(dataset, seed=seed), 4)] for seed in (0, 1, 0)
-    ]
-    assert keys[0] == keys[2] != keys[1]
+def test_order_and_draws_each_change_with_the_seed(make_folder):
+    many = _load(make_folder("many", ((24, 40, 9),)))
+    one = _load(make_folder("one", ((24, 40, 1),)))
+    for dataset in (many, one):
+        # Of one frame the order cannot change, of many frames the draws are fixed.
+        how = {"flip": 0.0, "gap": "previous"} if dataset is many else {}
+        taken = [_take(_pairs(dataset, seed=seed, **how), 4) for seed in (0, 1, 0)]
+        seen = [[p.boxes[:, 1, 0, 0].tolist() for p in run] for run in taken]
+        assert seen[0] == seen[2] != seen[1]
 
 
 def test_every_frame_comes_once_in_an_epoch_in_another_order(make_folder):
@@ -135,17 +138,21 @@ def test_every_frame_comes_once_in_an_epoch_in_another_order(make_folder):
     assert epochs[0] != epochs[1] != epochs[2]
 
 
-def test_a_batch_has_one_canvas_and_each_its_share(make_folder):
+def test_a_batch_has_one_canvas_and_each_canvas_its_share_and_epochs(make_folder):
     dataset = _load(make_folder(videos=FOUR))
     taken = _take(_pairs(dataset), 13)
-    seen = Counter()
+    seen, order = Counter(), {False: [], True: []}
     for pair in taken:
         portrait = pair.frames.shape[2:4] == (40, 24)
         assert pair.frames.shape[2:4] == ((40, 24) if portrait else (24, 40))
         videos = {v for v, _, _ in _keys(pair)}
         assert videos <= ({1} if portrait else {0, 2, 3})
         seen[portrait] += 1
+        order[portrait] += [(v, t) for v, _, t in _keys(pair)]
     assert seen == {False: 9, True: 4}  # 9 landscape frames and 4 portrait ones
+    for frames, epoch in ((order[False], 9), (order[True], 4)):
+        for i in range(0, len(frames), epoch):
+            assert len(set(frames[i : i + epoch])) == epoch
 
 
 def test_datasets_mix_by_weight_and_run_through_each(make_folder):
