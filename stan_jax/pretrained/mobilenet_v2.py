@@ -1,6 +1,7 @@
 """How the ImageNet weights of a MobileNetV2, a `.npz`, become a backbone of ours."""
 
 import re
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -24,9 +25,11 @@ def load(path: str | Path, params: Mapping, frozen: Mapping) -> tuple[dict, dict
     """Return the backbone's parameters and statistics with the values of the file.
 
     params, frozen: the backbone's present ones, as nested dicts; they give the shapes.
-    Raises: InputError that lists every key without a place, every shape that differs
-    and every parameter that the file leaves out.
+    Raises: InputError if there is no such archive, else one that lists every key
+    without a place, every shape that differs and every parameter that it leaves out.
     """
+    if not zipfile.is_zipfile(path):
+        raise InputError(path, "", "must be an .npz file; absent, other or cut short")
     with np.load(path, allow_pickle=False) as file:
         found = {_path(key): file[key].astype(np.float32) for key in file.files}
     found.pop("", None)
