@@ -1,5 +1,8 @@
 """A STAN of few thousand parameters, and convolution as loops, for several tests."""
 
+from typing import Any
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
@@ -7,7 +10,7 @@ from flax import nnx
 from stan_jax.model.stan import STAN
 
 CANVAS = (64, 96)
-SETTINGS = dict(
+SETTINGS: dict[str, Any] = dict(
     num_classes=3,
     backbone="resnet18",
     backbone_args=dict(stages=(1, 1, 1, 1), width=8),
@@ -49,7 +52,7 @@ def build(seed=0, **changes):
 
 def without_attention(model):
     """The baseline with the parameters of a model that has an attention."""
-    plain = STAN(**(SETTINGS | dict(sta=None)), rngs=nnx.Rngs(9))
+    plain = build(9, sta=None)
     given = {k: v for k, v in nnx.to_pure_dict(nnx.state(model)).items() if k != "sta"}
     state = nnx.state(plain)
     nnx.replace_by_pure_dict(state, given)
@@ -72,6 +75,28 @@ def moving(seed, num, canvas=CANVAS):
             left = int(np.clip(x + t * dx, 0, fw - w))
             frames[t, top : top + h, left : left + w] = paint
     return np.clip(frames, 0, 255).astype(np.uint8)
+
+
+def shake(module, seed=0):
+    """The module with norms and biases of its own, so that none can be left out."""
+    rng = np.random.default_rng(seed)
+
+    def draw(path, x):
+        if path[-1].key in ("scale", "var"):
+            return jnp.asarray(rng.uniform(0.5, 1.5, x.shape), jnp.float32)
+        if path[-1].key in ("bias", "mean", "upsample_bias"):
+            return jnp.asarray(rng.normal(size=x.shape), jnp.float32)
+        return x
+
+    state = nnx.to_pure_dict(nnx.state(module))
+    nnx.update(module, jax.tree_util.tree_map_with_path(draw, state))
+    return module
+
+
+def arrays(module):
+    """Its parameters and statistics in float64, as nested dicts."""
+    state = nnx.to_pure_dict(nnx.state(module))
+    return jax.tree.map(lambda x: np.asarray(x, np.float64), state)
 
 
 def conv(x, kernel, bias=0.0, *, stride=1, groups=1):

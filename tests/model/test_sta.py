@@ -1,7 +1,10 @@
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tiny_model
 from flax import nnx
 
 from stan_jax.model.sta import SpatioTemporalAttention, cells_inside
@@ -18,14 +21,9 @@ axes = pytest.mark.parametrize("normalise", ["source", "target"])
 
 
 def _sta(**settings):
-    given = dict(key_channels=D, strides=(STRIDE,)) | settings
-    sta = SpatioTemporalAttention(C, **given, rngs=nnx.Rngs(1))
+    given: dict[str, Any] = dict(key_channels=D, strides=(STRIDE,)) | settings
+    sta = tiny_model.shake(SpatioTemporalAttention(C, **given, rngs=nnx.Rngs(1)))
     sta.gamma[...] = jnp.asarray((0.7, -0.4)[: len(sta.strides)])
-    rng = np.random.default_rng(2)
-    for name in ("embed", "value", "embed_previous"):
-        if hasattr(sta, name):
-            bias = getattr(sta, name).bias
-            bias[...] = jnp.asarray(rng.normal(size=bias.shape), jnp.float32)
     return sta
 
 
@@ -54,11 +52,6 @@ def _loops(x0, x1, conv1, conv1_previous, conv2, *, source, axis, scale, gamma):
     return result
 
 
-def _weights(conv):
-    kernel, bias = (np.asarray(p[...], np.float64) for p in (conv.kernel, conv.bias))
-    return kernel[0, 0], bias
-
-
 @pytest.mark.parametrize(("share_embed", "scale"), [(True, 1.0), (False, 0.4)])
 @values
 @axes
@@ -71,13 +64,17 @@ def test_sta_equals_the_equations_as_loops(normalise, value_source, share_embed,
     )
     x0, x1 = _maps()
     (got,) = apply(sta, [x0], [x1], WHOLE)
-    previous = sta.embed if share_embed else sta.embed_previous
+    weights = {
+        name: (conv["kernel"][0, 0], conv["bias"])
+        for name, conv in tiny_model.arrays(sta).items()
+        if name != "gamma"
+    }
     for b in range(2):
         want = _loops(
             *(np.asarray(x[b], np.float64) for x in (x0, x1)),
-            _weights(sta.embed),
-            _weights(previous),
-            _weights(sta.value),
+            weights["embed"],
+            weights["embed" if share_embed else "embed_previous"],
+            weights["value"],
             source=value_source,
             axis=0 if normalise == "source" else 1,
             scale=scale,
@@ -91,7 +88,7 @@ def test_columns_of_cor_sum_to_1_so_a_constant_stays(value_source):
     sta = _sta(value_source=value_source)
     constant = jnp.array([3.0, -1, 0, 2, 7, -5])
     sta.value.kernel[...] = jnp.zeros((1, 1, C, C))
-    sta.value.bias[...] = constant
+    nnx.update(sta.value, {"bias": constant})
     got = _attended(sta, *_maps())
     inside = np.asarray(cells_inside(SIZES, (H, W), STRIDE)).reshape(2, H, W)
     for cell in got[inside]:
