@@ -74,6 +74,11 @@ class Tracker:
 
         self._clip = jax.jit(clip)
 
+    @property
+    def programs(self) -> int:
+        """How many programs have been compiled so far."""
+        return self._clip._cache_size()
+
     def start(self, video: Video) -> MemoryQueue:
         """Return the memory before the first frame of a video."""
         canvas = clips.canvas_of(video.height, video.width, self.canvas)

@@ -54,7 +54,7 @@ def empty(
 
 def score(
     memory: MemoryQueue, found: Detections, weights: MatchWeights
-) -> Float[Array, "n s+1"]:
+) -> Float[Array, "n columns"]:
     """Return how well each detection fits a new track (column 0) and each slot.
 
     log p + a log(detection score) + b IoU + c [same class], where p is the softmax of
@@ -74,7 +74,7 @@ def score(
     )
 
 
-def match(scores: Float[Array, "n s+1"], valid: Bool[Array, " n"]) -> Match:
+def match(scores: Float[Array, "n columns"], valid: Bool[Array, " n"]) -> Match:
     """Return the choice of each detection: its best column; a slot has one winner.
 
     The highest score wins a contested slot, the first row on ties, and losers are

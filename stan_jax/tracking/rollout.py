@@ -14,8 +14,10 @@ def start(model: STAN, canvas_hw: tuple[int, int], *, slots: int) -> MemoryQueue
     """Return the memory of a video that has not begun, for frames of one canvas."""
     frames = jax.ShapeDtypeStruct((1, *canvas_hw, 3), jnp.uint8)
     size = jax.ShapeDtypeStruct((1, 2), jnp.int32)
-    levels = jax.eval_shape(model.features, frames, size)
-    kept = [jax.ShapeDtypeStruct(x.shape[1:], x.dtype) for x in model.attended(levels)]
+    levels = jax.eval_shape(
+        lambda frames, size: model.attended(model.features(frames, size)), frames, size
+    )
+    kept = [jax.ShapeDtypeStruct(x.shape[1:], x.dtype) for x in levels]
     embed_channels = model.track_head.fc2.out_features
     return queue.empty(kept, slots=slots, embed_channels=embed_channels)
 

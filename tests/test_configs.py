@@ -1,0 +1,90 @@
+import importlib
+import inspect
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import pytest
+from flax import nnx
+
+from stan_jax import inference
+from stan_jax.model.stan import STAN, architecture
+from stan_jax.training import losses, optimizer
+
+ROOT = Path(__file__).resolve().parents[1]
+NAMES = sorted(path.stem for path in (ROOT / "configs").glob("*.py"))
+
+
+@pytest.fixture(params=NAMES)
+def module(request):
+    return importlib.import_module(f"configs.{request.param}")
+
+
+def test_every_config_opens_with_its_command_and_both_figures(module):
+    text = module.__doc__
+    assert f"--config=configs/{module.__name__.split('.')[1]}.py" in text
+    assert "Published:" in text
+    assert "Ours:" in text
+
+
+def test_config_sections_bind_to_signatures(module):
+    c = module.get_config()
+    inspect.signature(STAN.__init__).bind(
+        None, num_classes=1, **c.model.to_dict(), rngs=None
+    )
+    inspect.signature(optimizer.build).bind(None, **c.optim, frozen=())
+    losses.Sampling(**c.loss.sampling)
+    inspect.signature(inference.Tracker.__init__).bind(
+        None, None, None, canvas=None, scale_hw=None, dtype=None, **c.tracking
+    )
+
+
+def test_config_names_every_loss_once(module):
+    names = {"rpn_score", "rpn_box", "class", "box", "mask", "track"}
+    assert set(module.get_config().loss.weights) == names
+
+
+def test_config_fits_its_canvas(module):
+    c = module.get_config()
+    assert all(side % 32 == 0 for side in c.data.canvas)
+    assert c.data.scale_hw[0] <= c.data.canvas[0]
+    assert c.data.scale_hw[1] <= c.data.canvas[1]
+    assert c.tracking.slots >= c.model.detections
+
+
+def test_config_builds_a_model(module):
+    c = module.get_config()
+
+    def levels():
+        model = STAN(num_classes=3, **c.model.to_dict(), rngs=nnx.Rngs(0))
+        frames = jnp.zeros((1, *c.data.canvas, 3), jnp.uint8)
+        return model.features(frames, jnp.asarray(c.data.scale_hw)[None])
+
+    found = jax.eval_shape(levels)
+    assert [x.shape[1] for x in found[:4]] == [
+        c.data.canvas[0] // stride for stride in (4, 8, 16, 32)
+    ]
+
+
+def test_config_refuses_a_key_that_it_does_not_have(module):
+    c = module.get_config().lock()
+    with pytest.raises(AttributeError, match="peak_lr"):
+        c.optim.peek_lr = 0.1
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if "baseline" in n])
+def test_baseline_differs_from_its_twin_by_the_attention_alone(name):
+    twin = importlib.import_module(f"configs.{name.replace('baseline', 'sta')}")
+    a = importlib.import_module(f"configs.{name}").get_config().to_dict()
+    b = twin.get_config().to_dict()
+    assert a["model"].pop("sta") is None
+    assert b["model"].pop("sta") is not None
+    assert a == b
+
+
+def test_thresholds_may_change_after_training_and_the_backbone_may_not(module):
+    settings = module.get_config().model.to_dict()
+    base = architecture(settings, ["a", "b"])
+    assert architecture(settings | {"score_threshold": 0.9}, ["a", "b"]) == base
+    assert architecture(settings | {"norm": "other"}, ["a", "b"]) != base
+    assert architecture(settings, ["b", "a"]) != base

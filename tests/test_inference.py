@@ -1,0 +1,114 @@
+import json
+
+import jax
+import numpy as np
+import pytest
+import tiny_model
+
+from stan_jax import inference
+from stan_jax.data import shapes, youtube_vis
+from stan_jax.errors import InputError
+from stan_jax.evaluation import youtube_vis_ap
+from stan_jax.training import train_step
+from stan_jax.types import Tracks
+
+OPTIONS = dict(
+    canvas=(64, 96),
+    scale_hw=(64, 96),
+    clip_length=3,
+    slots=8,
+    weights=dict(score=1.0, iou=2.0, label=10.0),
+)
+
+
+@pytest.fixture(scope="module")
+def tracker():
+    parts = train_step.split(tiny_model.build(num_classes=6))
+    return inference.Tracker(parts, parts.params, **OPTIONS)
+
+
+def make(folder, height, width, frames=4):
+    shapes.generate(
+        folder,
+        seed=3,
+        train_videos=1,
+        val_videos=2,
+        frames=frames,
+        height=height,
+        width=width,
+    )
+    return youtube_vis.load(
+        folder / "val" / "instances.json", folder / "val" / "JPEGImages"
+    )
+
+
+def test_clip_is_traced_once_per_canvas_over_all_videos(tmp_path, tracker):
+    wide = make(tmp_path / "wide", 64, 96, frames=7)
+    tall = make(tmp_path / "tall", 96, 64, frames=4)
+    for i, dataset in enumerate((wide, tall, wide)):
+        inference.evaluate(tracker, dataset, tmp_path / f"{i}.json")
+    assert tracker.programs == 2
+
+
+def test_results_and_numbers_agree_with_the_official_reading(tmp_path, tracker):
+    dataset = make(tmp_path / "set", 64, 96)
+    seen = []
+    scores = inference.evaluate(
+        tracker, dataset, tmp_path / "r.json", watch=lambda v, f: seen.append((v, f))
+    )
+    assert [f.index for _, f in seen] == [0, 1, 2, 3] * 2
+    assert all(f.masks.shape[1:] == (64, 96) for _, f in seen)
+    stats = youtube_vis_ap.evaluate_files(dataset.path, tmp_path / "r.json")
+    assert scores == {k: stats[k] for k in inference.OFFICIAL}
+    results = json.loads((tmp_path / "r.json").read_text())
+    ids = {(v.id, int(i)) for v, f in seen for i in f.ids[f.valid] if f.masks.any()}
+    assert 0 < len(results) <= len(ids)
+    assert all(len(r["segmentations"]) == 4 for r in results)
+
+
+def test_dataset_without_annotations_gives_results_and_no_numbers(tmp_path, tracker):
+    make(tmp_path / "set", 64, 96)
+    path = tmp_path / "set" / "val" / "instances.json"
+    content = json.loads(path.read_text())
+    del content["annotations"]
+    path.write_text(json.dumps(content))
+    dataset = youtube_vis.load(path, path.parent / "JPEGImages")
+    assert inference.evaluate(tracker, dataset, tmp_path / "r.json") == {}
+    assert json.loads((tmp_path / "r.json").read_text())
+
+
+def test_nothing_found_scores_zero(tmp_path):
+    parts = train_step.split(tiny_model.build(num_classes=6, score_threshold=2.0))
+    blind = inference.Tracker(parts, parts.params, **OPTIONS)
+    dataset = make(tmp_path / "set", 64, 96)
+    scores = inference.evaluate(blind, dataset, tmp_path / "r.json")
+    assert scores == dict.fromkeys(inference.OFFICIAL, 0.0)
+    assert json.loads((tmp_path / "r.json").read_text()) == []
+
+
+def test_broken_frame_leaves_no_results_behind(tmp_path, tracker):
+    dataset = make(tmp_path / "set", 64, 96)
+    frame = dataset.frames_dir / dataset.videos[1].file_names[2]
+    frame.write_bytes(frame.read_bytes()[:200])
+    with pytest.raises(InputError, match=frame.name):
+        inference.evaluate(tracker, dataset, tmp_path / "r.json")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["set"]
+
+
+def test_paste_stretches_boxes_and_masks_to_the_video():
+    tracks = Tracks(
+        boxes=np.float32([[[2, 4, 10, 12], [0, 0, 4, 4]]]),
+        labels=np.zeros((1, 2), int),
+        scores=np.ones((1, 2), np.float32),
+        valid=np.array([[True, False]]),
+        masks=np.ones((1, 2, 4, 4), np.float32),
+        ids=np.zeros((1, 2), int),
+    )
+    tracks = jax.tree.map(jax.numpy.asarray, tracks)
+    boxes, masks = inference.paste(tracks, np.array([16, 32]), (32, 48))
+    np.testing.assert_allclose(boxes[0, 0], [3, 8, 15, 24])
+    want = np.zeros((32, 48), bool)
+    want[8:24, 3:15] = True
+    want[[8, 8, 23, 23], [3, 14, 3, 14]] = False  # bilinear: corners are rounded
+    np.testing.assert_array_equal(masks[0, 0], want)
+    assert not masks[0, 1].any()
