@@ -1,13 +1,16 @@
 """What an evaluation leaves to look at: a video per clip and one sheet of frames."""
 
-import os
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 from PIL import Image
 
+from stan_jax.errors import InputError
+from stan_jax.evaluation import results
 from stan_jax.video import draw, write
 
 SHEET_WIDTH = 320  # pixels of one picture on the sheet
@@ -24,6 +27,7 @@ class Overlays:
     def __init__(self, folder: str | Path, names: Sequence[str], *, columns: int = 6):
         self.folder, self._names, self._columns = Path(folder), names, columns
         self._rows: dict[str, list[np.ndarray]] = {}
+        self._open = contextlib.ExitStack()  # the video that is being written
         self._video: write.Mp4 | None = None
 
     def __enter__(self) -> "Overlays":
@@ -51,31 +55,36 @@ class Overlays:
             for label, track, score in zip(labels, ids, scores, strict=True)
         ]
         picture = draw.overlay(image, masks, boxes, ids, texts)
-        row = self._rows.setdefault(video, [])
-        if index == 0 and write.available():
-            self._close(None)
-            self._video = write.Mp4(self.folder / f"{video}.mp4")
+        if index == 0:
+            self._open.close()
+            if write.available():
+                mp4 = write.Mp4(self.folder / f"{video}.mp4")
+                self._video = self._open.enter_context(mp4)
         if self._video:
             self._video.add(picture)
-        wanted = np.linspace(0, length - 1, min(self._columns, length)).round()
-        if index in wanted:
-            row.append(_thumbnail(draw.caption(picture, f"{video}  frame {index}")))
+        if index in columns(length, self._columns):
+            row = self._rows.setdefault(video, [])
+            row.append(_thumbnail(picture, f"{video}  frame {index}"))
 
-    def __exit__(self, kind: object, *_: object) -> None:
-        self._close(kind)
-        if kind is None and self._rows:
+    def __exit__(self, *error: Any) -> None:
+        self._open.__exit__(*error)
+        if error[0] is None and self._rows:
             save_sheet(self.folder / "contact_sheet.png", list(self._rows.values()))
 
-    def _close(self, kind: object) -> None:
-        if self._video:
-            self._video.__exit__(kind)
-        self._video = None
+
+def columns(length: int, number: int) -> list[int]:
+    """Return at most `number` frames, evenly spaced, first and last among them."""
+    chosen = np.linspace(0, length - 1, min(number, length)).round()
+    return chosen.astype(int).tolist()
 
 
 def save_sheet(
     path: str | Path, rows: Sequence[Sequence[UInt8[np.ndarray, "_h _w 3"]]]
 ) -> None:
-    """Nothing; the pictures stand in one PNG, row by row."""
+    """Nothing; the pictures stand in one PNG, row by row.
+
+    Raises: InputError if the file cannot be written; then nothing of it is left.
+    """
     heights = [max(picture.shape[0] for picture in row) for row in rows]
     width = max(sum(picture.shape[1] + GAP for picture in row) for row in rows) + GAP
     sheet = np.full((sum(heights) + GAP * (len(rows) + 1), width, 3), 250, np.uint8)
@@ -88,15 +97,20 @@ def save_sheet(
             x += w + GAP
         y += height + GAP
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    Image.fromarray(sheet).save(partial, format="PNG")
-    os.replace(partial, path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with results.replacing(path) as partial:
+            Image.fromarray(sheet).save(partial, format="PNG")
+    except OSError as error:
+        rule = f"cannot be written: {error.strerror or error}"
+        raise InputError(path, "contact sheet", rule) from error
 
 
-def _thumbnail(image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h2 w2 3"]:
+def _thumbnail(
+    image: UInt8[np.ndarray, "h w 3"], text: str
+) -> UInt8[np.ndarray, "h2 w2 3"]:
     height = round(image.shape[0] * SHEET_WIDTH / image.shape[1])
-    small = Image.fromarray(image).resize(
-        (SHEET_WIDTH, height), Image.Resampling.LANCZOS
-    )
-    return np.asarray(small)
+    size = (SHEET_WIDTH, height)
+    small = Image.fromarray(image).resize(size, Image.Resampling.LANCZOS)
+    # The caption comes after the resizing, so that it stays sharp.
+    return draw.caption(np.asarray(small), text)

@@ -1,0 +1,111 @@
+import contextlib
+import os
+import resource
+import sys
+
+import numpy as np
+import pytest
+
+from stan_jax.errors import InputError
+from stan_jax.video import write
+
+av = pytest.importorskip("av")
+
+
+def pictures(hw, number=5):
+    """A smooth picture that moves: what a codec can keep."""
+    yy, xx = np.mgrid[: hw[0], : hw[1]]
+    for t in range(number):
+        red = 128 + 100 * np.sin((xx + 4 * t) / 20)
+        yield np.stack([red, 255 * yy / hw[0], 0 * red + 40 * t], -1).astype(np.uint8)
+
+
+def save(path, images):
+    with write.Mp4(path) as video:
+        for image in images:
+            video.add(image)
+
+
+@pytest.mark.parametrize("hw", [(120, 160), (121, 161), (1, 3), (91, 160)])
+def test_mp4_is_h264_yuv420p_and_shows_the_pictures(tmp_path, hw):
+    path = tmp_path / "deep" / "a.mp4"
+    save(path, pictures(hw))
+    with av.open(path) as container:
+        stream = container.streams.video[0]
+        assert stream.codec_context.name == "h264"
+        assert stream.codec_context.pix_fmt == "yuv420p"
+        assert float(stream.average_rate) == 6
+        shown = [f.to_ndarray(format="rgb24") for f in container.decode(video=0)]
+    assert len(shown) == 5
+    even = hw[0] + hw[0] % 2, hw[1] + hw[1] % 2, 3
+    for got, want in zip(shown, pictures(hw), strict=True):
+        assert got.shape == even
+        if min(hw) > 10:
+            error = np.abs(got[: hw[0], : hw[1]].astype(int) - want)
+            assert error.mean() < 6
+    assert os.listdir(path.parent) == ["a.mp4"]
+
+
+def test_no_file_stands_under_its_name_before_it_is_complete(tmp_path):
+    path = tmp_path / "a.mp4"
+    with write.Mp4(path) as video:
+        for image in pictures((64, 64)):
+            video.add(image)
+            assert not path.exists()
+    assert path.stat().st_size > 500
+
+
+def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = tmp_path / "a.mp4"
+    save(path, pictures((64, 64)))
+    old = path.read_bytes()
+
+    def failing():
+        yield from pictures((64, 64), 2)
+        raise RuntimeError("model")
+
+    with pytest.raises(RuntimeError, match="model"):
+        save(path, failing())
+    with pytest.raises(ValueError, match=r"of \(64, 64\) and of \(64, 66\) in one"):
+        save(path, [*pictures((64, 64), 1), *pictures((64, 66), 1)])
+    assert path.read_bytes() == old
+    assert os.listdir(tmp_path) == ["a.mp4"]
+
+
+def test_a_video_without_pictures_leaves_no_file(tmp_path):
+    save(tmp_path / "a.mp4", [])
+    assert os.listdir(tmp_path) == []
+
+
+@contextlib.contextmanager
+def full_disk(room):
+    """No file may grow beyond `room` bytes: writing fails as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("room", [10, 2000])
+def test_a_full_disk_is_one_clear_error_and_leaves_nothing(tmp_path, room):
+    path = tmp_path / "a.mp4"
+    noise = np.random.default_rng(0).integers(0, 256, (6, 96, 96, 3), np.uint8)
+    with full_disk(room), pytest.raises(InputError, match="File too large") as caught:
+        save(path, noise)
+    assert caught.value.file == str(path)
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_folder_that_cannot_be_made_is_one_clear_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot be written"):
+        save(tmp_path / "file" / "a.mp4", pictures((16, 16)))
+
+
+def test_without_pyav_the_error_names_the_extra(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "av", None)
+    assert not write.available()
+    with pytest.raises(ModuleNotFoundError, match=r"stan_jax\[video\]"):
+        write.Mp4(tmp_path / "a.mp4")
