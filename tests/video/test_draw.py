@@ -104,10 +104,13 @@ def test_plates_of_objects_at_one_place_do_not_cover_each_other(monkeypatch):
     monkeypatch.setattr(
         draw, "_plate", lambda *a: places.append(plate(*a)) or places[-1]
     )
-    box = [200, 150, 260, 200]
-    draw_tracks(np.zeros((3, 360, 480)), boxes=[box] * 3, texts=["dog 1  0.5"] * 3)
-    assert len(places) == 3
-    assert not any(draw._meet(a, b) for a in places for b in places if a is not b)
+    for box, number in (([200, 150, 260, 200], 3), ([200, 2, 260, 358], 2)):
+        places.clear()
+        none = np.zeros((number, 360, 480))
+        draw_tracks(none, boxes=[box] * number, texts=["dog 1  0.5"] * number)
+        assert len(places) == number
+        assert not any(draw._meet(a, b) for a in places for b in places if a is not b)
+        assert all(a[1] >= 0 and a[3] <= 360 for a in places)
 
 
 def test_text_is_legible_on_every_colour():
@@ -160,6 +163,8 @@ def test_caption_stands_in_the_lower_left_corner():
     image = np.full((180, 320, 3), 200, np.uint8)
     got = draw.caption(image, "blackswan  frame 3")
     changed = np.argwhere((got != image).any(axis=-1))
+    assert got.max() > 240  # white on dark
+    assert got.min() < 60
     assert changed[:, 0].min() > 150
     assert changed[:, 0].max() == 179
     assert changed[:, 1].min() == 0
