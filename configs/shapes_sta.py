@@ -32,7 +32,7 @@ def get_config() -> ConfigDict:
         canvas=(96, 160),  # multiples of 32
         scale_hw=(96, 160),  # bounds of a frame inside the canvas
         train_scales_hw=((96, 160),),  # one is drawn per pair
-        batch=8,
+        batch=4,
         gap="3",  # A16: "any", "previous", or within so many frames
         flip=0.5,  # [M]
         max_objects=8,  # a pair with more raises
@@ -40,12 +40,12 @@ def get_config() -> ConfigDict:
     )
     c.model = dict(
         backbone="resnet18",
-        backbone_args=dict(stages=(1, 1, 1, 1), width=16, frozen_stages=-1),
+        backbone_args=dict(width=16, frozen_stages=-1),
         norm="group",
         channels=48,
         anchor_scale=6.0,  # [O] objects are 20 to 60 pixels: 24, 48, 96, ...
         sta=dict(key_channels=16, strides=(8, 16, 32, 64)),
-        box_channels=128,
+        box_channels=256,
         mask_channels=32,
         mask_depth=2,
         embed_channels=64,
@@ -70,11 +70,11 @@ def get_config() -> ConfigDict:
             box_beta=1.0,  # [M]
         ),
     )
-    c.loss.weights["class"] = 1.0
+    c.loss.weights["class"] = 2.0  # [O] shapes are told apart late
     c.optim = dict(
         name="adamw",
-        peak_lr=2e-3,
-        steps=1500,
+        peak_lr=1e-3,
+        steps=4000,
         warmup_steps=100,
         decay="cosine",
         milestones=(),
@@ -92,8 +92,8 @@ def get_config() -> ConfigDict:
     c.run = dict(
         dtype="float32",
         cpu_devices=2,
-        log_every=50,
-        save_every=500,
+        log_every=100,
+        save_every=1000,
         eval_every=0,
         keep_checkpoints=2,
         overlays=4,  # videos that eval.py draws
