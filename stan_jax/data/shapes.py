@@ -211,7 +211,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", required=True, help="folder to fill")
     parser.add_argument("--hard", action="store_true", help="spoil 45 % of the frames")
-    defaults = dict(seed=0, train_videos=160, val_videos=24, frames=8, val_frames=12)
+    defaults = dict(seed=0, train_videos=320, val_videos=24, frames=8, val_frames=12)
     for name, value in (defaults | dict(height=96, width=160)).items():
         parser.add_argument(f"--{name}", type=int, default=value, help=f"({value})")
     arguments = vars(parser.parse_args(argv))

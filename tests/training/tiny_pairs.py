@@ -73,10 +73,13 @@ def model(kind: type[STAN] = STAN, **changes: Any) -> STAN:
     return made
 
 
-def pair(seed: int, *, present=((1, 0, 1, 0), (1, 1, 0, 0)), size_hw=(60, 90)) -> Pair:
-    """Return ellipses on noise: by default one object in both frames, one in the
-    current one only, one in the reference only, and a padding row.
-    """
+# Rows 0 and 4 are in both frames, 1 and 5 in the current one only, 2 in the
+# reference only, 3 is padding.
+PRESENT = ((1, 0, 1, 0, 1, 0), (1, 1, 0, 0, 1, 1))
+
+
+def pair(seed: int, *, present=PRESENT, size_hw=(60, 90)) -> Pair:
+    """Return ellipses on noise, of the objects that are `present` in [frame][row]."""
     rng = np.random.default_rng(seed)
     there = np.array(present, bool)
     rows = there.shape[1]
