@@ -57,6 +57,12 @@ def test_a_mask_is_tinted_outlined_and_nothing_else_is_touched():
     assert np.median(got[ring]) < GREY  # a shade, so that the outline stands out
 
 
+def test_a_mask_looks_the_same_from_all_sides():
+    got = draw_tracks([disc()])[80:221, 130:271]
+    for turned in (got[::-1], got[:, ::-1], got.swapaxes(0, 1)):
+        np.testing.assert_array_equal(turned, got)
+
+
 def test_an_object_keeps_its_colour_wherever_and_with_whomever_it_is():
     alone = draw_tracks([disc()], ids=[5])
     beside = draw_tracks([disc(), disc(400, 300, 30)], ids=[5, 2])

@@ -52,13 +52,17 @@ def test_overlays_leave_one_video_per_clip_and_one_sheet(
     with report.Overlays(tmp_path / "out", ["cat", "dog"], columns=3) as overlays:
         show(overlays, "a", 7)
         show(overlays, "b", 2)
+        assert os.path.exists(tmp_path / "out" / "a.mp4") == with_video
     videos = ["a.mp4", "b.mp4"] if with_video else []
     assert sorted(os.listdir(tmp_path / "out")) == [*videos, "contact_sheet.png"]
     sheet = sheet_of(tmp_path / "out")
     assert sheet.shape == (2 * (180 + 6) + 6, 3 * (320 + 6) + 6, 3)
     # Rows are videos: the second has two frames, so its third place is empty.
     assert (sheet[192:, 2 * 326 + 6 :] == 250).all()
-    assert not (sheet[6:186, 2 * 326 + 6 : -6] == 250).all()
+    for column in range(3):
+        picture = sheet[6:186, 326 * column + 6 : 326 * (column + 1)]
+        assert (picture[0] == 120).all()
+        assert (sheet[:, 326 * column : 326 * column + 6] == 250).all()
 
 
 def test_sheet_shows_the_track_where_it_is_in_its_colour(tmp_path, monkeypatch):
@@ -104,7 +108,8 @@ def test_an_error_leaves_no_half_video_and_no_sheet(tmp_path):
 
 
 def test_a_sheet_that_cannot_be_written_is_one_clear_error(tmp_path, monkeypatch):
-    def fail(*_, **__):
+    def fail(_, path, **__):
+        path.write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
     rows = [[np.zeros((8, 8, 3), np.uint8)]]
