@@ -22,7 +22,7 @@ def get_config() -> ConfigDict:
         c.data[split].annotations = f"{DATA}/davis16_vis/{split}/instances.json"
         c.data[split].frames = f"{DATA}/davis16_vis/{split}/JPEGImages"
     mix = f"{DATA}/davis16_mix/train"
-    c.data.extra = ((f"{mix}/instances.json", f"{mix}/JPEGImages", 0.5),)
+    c.data.extra = ((f"{mix}/instances.json", f"{mix}/JPEGImages", 0.25),)
     c.data.update(
         canvas=(192, 320),  # half the size of the files
         scale_hw=(180, 320),
@@ -34,10 +34,10 @@ def get_config() -> ConfigDict:
     c.model.backbone_args = dict(frozen_blocks=3)  # up to stride 4
     c.model.update(
         backbone="mobilenet_v2",
-        channels=96,
+        channels=64,
         box_channels=256,
-        mask_channels=64,
-        mask_depth=3,
+        mask_channels=48,
+        mask_depth=2,
         embed_channels=128,
         pre_nms=100,
         proposals=100,
@@ -47,13 +47,13 @@ def get_config() -> ConfigDict:
     c.optim.update(
         name="adamw",
         peak_lr=5e-4,
-        steps=4000,
-        warmup_steps=200,
+        steps=2000,
+        warmup_steps=100,
         decay="cosine",
         milestones=(),
         weight_decay=0.05,
         clip_norm=10.0,
     )
     c.tracking.update(clip_length=4, slots=32, expire_after=20)
-    c.run.update(cpu_devices=2, save_every=500, eval_every=2000)
+    c.run.update(cpu_devices=2, save_every=250, eval_every=1000)
     return c
