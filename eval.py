@@ -74,7 +74,7 @@ def main(argv: list[str]) -> None:
 
         def watch(video: youtube_vis.Video, frame: inference.FrameTracks) -> None:
             if video.id in drawn:
-                kept = frame.valid
+                kept = frame.valid & (frame.scores >= config.run.overlay_score)
                 overlays.add(
                     video.name,
                     (frame.index, len(video.file_names)),

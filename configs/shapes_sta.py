@@ -97,5 +97,6 @@ def get_config() -> ConfigDict:
         eval_every=0,
         keep_checkpoints=2,
         overlays=4,  # videos that eval.py draws
+        overlay_score=0.4,  # what it draws of them
     )
     return c

@@ -97,5 +97,6 @@ def get_config() -> ConfigDict:
         eval_every=0,  # val has no public labels
         keep_checkpoints=3,
         overlays=4,  # videos that eval.py draws
+        overlay_score=0.4,  # what it draws of them
     )
     return c
