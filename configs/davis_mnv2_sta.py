@@ -46,8 +46,8 @@ def get_config() -> ConfigDict:
     c.loss.sampling.update(rois=64, positive_rois=16, border=-1)
     c.optim.update(
         name="adamw",
-        peak_lr=5e-4,
-        steps=2000,
+        peak_lr=8e-4,
+        steps=1300,
         warmup_steps=100,
         decay="cosine",
         milestones=(),
@@ -55,5 +55,5 @@ def get_config() -> ConfigDict:
         clip_norm=10.0,
     )
     c.tracking.update(clip_length=4, slots=32, expire_after=20)
-    c.run.update(cpu_devices=2, save_every=250, eval_every=1000)
+    c.run.update(cpu_devices=2, save_every=325, eval_every=650)
     return c

@@ -37,10 +37,10 @@ WEIGHTS = dict.fromkeys(("rpn_score", "rpn_box", "class", "box", "track", "mask"
 LOUDER = {
     "rpn/logits/kernel": 30.0,
     "rpn/deltas/kernel": 30.0,
-    "box_head/logits/kernel": 50.0,
-    "box_head/deltas/kernel": 300.0,
-    "track_head/fc1/kernel": 10.0,
-    "track_head/fc2/kernel": 10.0,
+    "box_head/logits/kernel": 25.0,
+    "box_head/deltas/kernel": 200.0,
+    "track_head/fc1/kernel": 5.0,
+    "track_head/fc2/kernel": 5.0,
 }
 
 
