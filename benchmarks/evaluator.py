@@ -74,9 +74,15 @@ def make(folder, videos, found, seed=0):
             paths.append((category, path))
             segmentations = track(rng, hw, path, 0.0)
             areas = [s and int(coco_mask.area(s)) for s in segmentations]
-            annotation = {"id": len(content["annotations"]) + 1, "video_id": v}
-            annotation |= {"category_id": category, "iscrowd": 0, "areas": areas}
-            content["annotations"].append(annotation | {"segmentations": segmentations})
+            annotation = {
+                "id": len(content["annotations"]) + 1,
+                "video_id": v,
+                "category_id": category,
+                "iscrowd": 0,
+                "areas": areas,
+                "segmentations": segmentations,
+            }
+            content["annotations"].append(annotation)
         for n in range(found):
             category, path = paths[n % 2]
             miss = abs(rng.normal(0, 0.1)) if n < 2 else rng.uniform(0.05, 0.6)
