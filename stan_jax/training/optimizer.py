@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, PyTree
 from stan_jax.errors import InputError
 
 Path = tuple[str | int, ...]  # e.g. ("backbone", "layer1", 0, "bn1", "scale")
-NO_DECAY = ("scale", "bias", "gamma")
+NO_DECAY = ("scale", "bias", "upsample_bias", "gamma")
 
 
 def schedule(
