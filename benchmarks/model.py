@@ -72,12 +72,12 @@ def measure(part, config, repeats):
         corner = rng.uniform(0, 0.6, (1, 2, m, 2)) * size[::-1]
         boxes = np.concatenate([corner, corner + 0.3 * size[::-1]], -1)
         pair = Pair(
-            frames=frames[None, :2],
-            size_hw=size[None],
-            boxes=boxes.astype(np.float32),
-            present=np.broadcast_to(np.arange(m) < 3, (1, 2, m)),
-            labels=np.zeros((1, m), np.int32),
-            masks=rng.random((1, m, fh, fw)) < 0.5,
+            frames=jnp.asarray(frames[None, :2]),
+            size_hw=jnp.asarray(size[None]),
+            boxes=jnp.asarray(boxes, jnp.float32),
+            present=jnp.broadcast_to(jnp.arange(m) < 3, (1, 2, m)),
+            labels=jnp.zeros((1, m), jnp.int32),
+            masks=jnp.asarray(rng.random((1, m, fh, fw)) < 0.5),
         )
         rule = optimizer.build(parts.params, **c.optim, frozen=frozen_paths(model))
         update = train_step.make_train_step(

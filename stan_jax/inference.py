@@ -59,8 +59,10 @@ class Tracker:
         self.canvas, self.scale_hw, self.clip_length = canvas, scale_hw, clip_length
         self._parts, self._params = parts, params
         self._slots, self._dtype = slots, dtype
+        self.programs = 0  # how many have been compiled so far
 
         def clip(params, memory, frames, size_hw, valid):
+            self.programs += 1  # runs while tracing, so once per canvas
             model = merge(parts, params, dtype)
             return rollout.clip(
                 model,
@@ -73,11 +75,6 @@ class Tracker:
             )
 
         self._clip = jax.jit(clip)
-
-    @property
-    def programs(self) -> int:
-        """How many programs have been compiled so far."""
-        return self._clip._cache_size()
 
     def start(self, video: Video) -> MemoryQueue:
         """Return the memory before the first frame of a video."""
