@@ -74,16 +74,11 @@ def main(argv: list[str]) -> None:
 
         def watch(video: youtube_vis.Video, frame: inference.FrameTracks) -> None:
             if video.id in drawn:
-                kept = frame.valid & (frame.scores >= config.run.overlay_score)
                 overlays.add(
                     video.name,
                     (frame.index, len(video.file_names)),
                     youtube_vis.read_frame(dataset, video, frame.index),
-                    masks=frame.masks[kept],
-                    boxes=frame.boxes[kept],
-                    labels=frame.labels[kept],
-                    ids=frame.ids[kept],
-                    scores=frame.scores[kept],
+                    **inference.sure_of(frame, config.run.overlay_score),
                 )
             bar.advance({"video": video.name, "tracks": int(np.sum(frame.valid))})
 

@@ -13,12 +13,14 @@ import time
 from pathlib import Path
 
 import jax
+import numpy as np
 from absl import app, flags, logging
 from flax import nnx
 from ml_collections import config_flags
 
 from stan_jax import inference
 from stan_jax.data import batches, youtube_vis
+from stan_jax.data.youtube_vis import Dataset, Video
 from stan_jax.errors import InputError
 from stan_jax.model.stan import STAN, architecture, frozen_paths
 from stan_jax.pretrained import mobilenet_v2
@@ -27,7 +29,7 @@ from stan_jax.training import optimizer, train_step
 from stan_jax.training.checkpoint import Checkpoints, restore_params
 from stan_jax.training.losses import Sampling
 from stan_jax.training.metrics import MetricWriter
-from stan_jax.video import progress
+from stan_jax.video import progress, report
 
 config_flags.DEFINE_config_file("config", None, "What to train.", lock_config=True)
 flags.DEFINE_string("workdir", None, "Where checkpoints and metrics go.")
@@ -164,19 +166,19 @@ def main(argv: list[str]) -> None:
             scores = None
             every = config.run.eval_every
             if val is not None and (step % every == 0 or step == last) and not stop:
-                scores = inference.evaluate(
-                    inference.Tracker(
-                        parts,
-                        state.params,
-                        canvas=config.data.canvas,
-                        scale_hw=config.data.scale_hw,
-                        dtype=config.run.dtype,
-                        **config.tracking,
-                    ),
-                    val,
-                    workdir / "val_results.json",
+                tracker = inference.Tracker(
+                    parts,
+                    state.params,
+                    canvas=config.data.canvas,
+                    scale_hw=config.data.scale_hw,
+                    dtype=config.run.dtype,
+                    **config.tracking,
                 )
+                example = Example(val, categories, config.run.overlay_score)
+                results = workdir / "val_results.json"
+                scores = inference.evaluate(tracker, val, results, watch=example)
                 writer.scalars(step, {f"val/{k}": v for k, v in scores.items()})
+                writer.images(step, example.images)
                 bar.line(f"step {step}/{last}  val  {progress.show(scores)}")
                 clock = time.monotonic()
             if step % config.run.save_every == 0 or over or scores:
@@ -207,6 +209,24 @@ def finite_means(pending: list[dict], step: int) -> dict[str, float]:
         before = f"between steps {step - len(rows) + 1} and {step}"
         sys.exit(f"error: {', '.join(wrong)} not finite {before}; lower optim.peak_lr?")
     return means
+
+
+class Example:
+    """Draws the middle frame of each of the first videos that pass by."""
+
+    def __init__(self, dataset: Dataset, names: list[str], score: float):
+        self.images: dict[str, np.ndarray] = {}
+        self._dataset, self._names, self._score = dataset, names, score
+        self._ids = {video.id for video in dataset.videos[:3]}
+
+    def __call__(self, video: Video, frame: inference.FrameTracks) -> None:
+        """Nothing; a chosen frame is drawn."""
+        if video.id in self._ids and frame.index == len(video.file_names) // 2:
+            image = youtube_vis.read_frame(self._dataset, video, frame.index)
+            rows = inference.sure_of(frame, self._score)
+            self.images[f"val/{video.name}"] = report.picture_of(
+                image, self._names, **rows
+            )
 
 
 class Signals:

@@ -102,6 +102,13 @@ class Tracker:
                 index += 1
 
 
+def sure_of(frame: FrameTracks, score: float) -> dict[str, np.ndarray]:
+    """Return, by name, the rows of a frame with at least this score."""
+    kept = frame.valid & (frame.scores >= score)
+    names = ("masks", "boxes", "labels", "ids", "scores")
+    return {name: getattr(frame, name)[kept] for name in names}
+
+
 @partial(jax.jit, static_argnames="video_hw")
 def paste(
     tracks: Tracks, size_hw: jax.Array, video_hw: tuple[int, int]

@@ -50,11 +50,15 @@ class Overlays:
         frame: its number and how many the video has.
         """
         index, length = frame
-        texts = [
-            f"{self._names[label]} {track}  {score:.2f}"
-            for label, track, score in zip(labels, ids, scores, strict=True)
-        ]
-        picture = draw.overlay(image, masks, boxes, ids, texts)
+        picture = picture_of(
+            image,
+            self._names,
+            masks=masks,
+            boxes=boxes,
+            labels=labels,
+            ids=ids,
+            scores=scores,
+        )
         if index == 0:
             self._open.close()
             if write.available():
@@ -70,6 +74,24 @@ class Overlays:
         self._open.__exit__(*error)
         if error[0] is None and self._rows:
             save_sheet(self.folder / "contact_sheet.png", list(self._rows.values()))
+
+
+def picture_of(
+    image: UInt8[np.ndarray, "h w 3"],
+    names: Sequence[str],
+    *,
+    masks: Bool[np.ndarray, "n h w"],
+    boxes: Float[np.ndarray, "n 4"],
+    labels: Int[np.ndarray, " n"],
+    ids: Int[np.ndarray, " n"],
+    scores: Float[np.ndarray, " n"],
+) -> UInt8[np.ndarray, "h2 w2 3"]:
+    """Return the frame with its tracks; each says class, identity and score."""
+    texts = [
+        f"{names[label]} {track}  {score:.2f}"
+        for label, track, score in zip(labels, ids, scores, strict=True)
+    ]
+    return draw.overlay(image, masks, boxes, ids, texts)
 
 
 def columns(length: int, number: int) -> list[int]:

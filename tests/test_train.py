@@ -1,0 +1,163 @@
+import json
+import signal
+import time
+
+import pytest
+
+from stan_jax.training import metrics
+from tests import kill_resume, runs
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return runs.dataset(tmp_path_factory.mktemp("shapes") / "set")
+
+
+@pytest.fixture(scope="module")
+def whole(data, tmp_path_factory):
+    """The workdir of an uninterrupted run."""
+    workdir = tmp_path_factory.mktemp("whole")
+    code, output = runs.finish(runs.command("train.py", data, workdir))
+    assert code == 0, output
+    return workdir
+
+
+def test_run_leaves_finite_metrics_settings_and_checkpoints(whole):
+    lines = metrics.read(whole)
+    assert [x["step"] for x in lines] == [*range(1, runs.STEPS + 1), runs.STEPS]
+    assert 0 <= lines[-1]["val/AP"] <= 1
+    assert list((whole / "images" / "val").rglob("*.png"))
+    assert all(isinstance(x["loss"], float) for x in lines[:-1])
+    assert all(x["frames_per_s"] > 0 for x in lines[:-1])
+    assert json.loads((whole / "config.json").read_text())["optim"]["steps"] == 8
+    assert sorted(p.name for p in (whole / "checkpoints").iterdir()) == ["6", "8"]
+
+
+def test_finished_run_started_again_does_nothing_more(whole, data):
+    before = kill_resume.final_state(whole)
+    code, output = runs.finish(runs.command("train.py", data, whole))
+    assert code == 0, output
+    assert "resumed at step 8" in output
+    assert not kill_resume.differences(before, kill_resume.final_state(whole))
+    assert len(metrics.read(whole)) == runs.STEPS + 1
+
+
+def test_killed_run_ends_with_the_bits_of_an_uninterrupted_one(whole, data, tmp_path):
+    process = runs.start(runs.command("train.py", data, tmp_path))
+    for line in process.stdout:
+        if line.startswith("step 5/"):
+            process.kill()
+            break
+    process.communicate()
+    kill_resume.killed_and_resumed(data, tmp_path, [])
+    want, got = kill_resume.final_state(whole), kill_resume.final_state(tmp_path)
+    assert not kill_resume.differences(want, got)
+
+
+def test_sigterm_saves_says_so_and_resumes_bit_for_bit(whole, data, tmp_path):
+    process = runs.start(runs.command("train.py", data, tmp_path))
+    output = ""
+    for line in process.stdout:
+        output += line
+        if line.startswith("step 3/"):
+            process.send_signal(signal.SIGTERM)
+            break
+    output += process.communicate(timeout=200)[0]
+    assert process.returncode == 0, output
+    assert "stopped by SIGTERM" in output
+    code, output = runs.finish(runs.command("train.py", data, tmp_path))
+    assert code == 0, output
+    assert "resumed at step" in output
+    want, got = kill_resume.final_state(whole), kill_resume.final_state(tmp_path)
+    assert not kill_resume.differences(want, got)
+
+
+def test_eval_writes_results_numbers_and_pictures(whole, data):
+    code, output = runs.finish(
+        runs.command("eval.py", data, whole, model__score_threshold=0.0)
+    )
+    assert code == 0, output
+    assert output.count("Average") == 5
+    assert set(json.loads((whole / "scores.json").read_text())) == {
+        "AP",
+        "AP50",
+        "AP75",
+        "AR1",
+        "AR10",
+    }
+    results = json.loads((whole / "results.json").read_text())
+    assert {r["video_id"] for r in results} == {1, 2}
+    pictures = sorted(p.name for p in (whole / "overlays").iterdir())
+    assert pictures == ["contact_sheet.png", "val_0000.mp4"]
+
+
+def test_baseline_starts_a_stan_that_begins_as_the_baseline(data, tmp_path):
+    few = dict(optim__steps=2, optim__warmup_steps=0)
+    base = tmp_path / "base"
+    line = runs.command("train.py", data, base, config="shapes_baseline", **few)
+    code, output = runs.finish(line)
+    assert code == 0, output
+    line = runs.command(
+        "train.py",
+        data,
+        tmp_path / "sta",
+        init_from=base / "checkpoints",
+        optim__peak_lr=1e-12,
+        **few,
+    )
+    code, output = runs.finish(line)
+    assert code == 0, output
+    # Step 1 of the baseline starts from the seed, that of STAN from the baseline.
+    first, begun = metrics.read(tmp_path / "sta")[0], metrics.read(base)[0]
+    assert first["loss"] < begun["loss"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"data__batch": 3}, "must divide by the number of devices, 2"),
+        ({"data__max_objects": 1}, "objects"),
+        ({"data__gap": "sometimes"}, "gap"),
+        ({"data__train__annotations": "nowhere.json"}, "nowhere.json"),
+        ({"optim__decay": "up"}, "optim.decay"),
+    ],
+)
+def test_bad_setting_stops_before_training_with_one_line(
+    data, tmp_path, changes, message
+):
+    code, output = runs.finish(runs.command("train.py", data, tmp_path, **changes))
+    assert code == 1
+    assert output.splitlines()[-1].startswith("error: "), output
+    assert message in output
+    assert "Traceback" not in output
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_misspelt_setting_stops_at_once(data, tmp_path):
+    start = time.monotonic()
+    line = runs.command("train.py", data, tmp_path, optim__peek_lr=1)
+    code, output = runs.finish(line)
+    assert code != 0
+    assert "peek_lr" in output
+    assert "Did you mean" in output
+    assert time.monotonic() - start < 60
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_checkpoint_of_another_architecture_is_refused(whole, data):
+    line = runs.command("train.py", data, whole, model__channels=24)
+    code, output = runs.finish(line)
+    assert code == 1
+    assert output.splitlines()[-1].startswith("error: "), output
+    assert "checkpoints" in output
+
+
+def test_truncated_frame_stops_before_training(tmp_path):
+    data = runs.dataset(tmp_path / "set")
+    frame = data / "train" / "JPEGImages" / "train_0001" / "00001.jpg"
+    frame.write_bytes(frame.read_bytes()[:300])
+    code, output = runs.finish(runs.command("train.py", data, tmp_path / "run"))
+    assert code == 1
+    assert "00001.jpg" in output.splitlines()[-1]
