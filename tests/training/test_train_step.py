@@ -1,0 +1,230 @@
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny_pairs
+
+from stan_jax.model.stan import frozen_paths
+from stan_jax.training import losses, optimizer, train_step
+from stan_jax.training import mesh as meshes
+from stan_jax.training.losses import Sampling
+from stan_jax.types import Pair
+
+SAMPLING = Sampling(anchors=64, positive_anchors=16, rois=12, positive_rois=4)
+OPTIM: dict[str, Any] = dict(
+    name="sgd",  # unlike Adam's, its steps do not blow up rounding
+    peak_lr=0.02,
+    steps=100,
+    warmup_steps=0,
+    decay="steps",
+    milestones=(),
+    weight_decay=1e-3,
+    clip_norm=10.0,
+)
+FROZEN = {"conv1", "bn1", "layer1"}
+
+
+class Run:
+    """A train step on some devices, how often it was traced, and where it starts."""
+
+    def __init__(self, devices: int = 2, dtype: str = "float32"):
+        # The second of four stages learns, the stem and the first do not.
+        arguments = tiny_pairs.SETTINGS["backbone_args"] | {"frozen_stages": 1}
+        model = tiny_pairs.model(tiny_pairs.Given, backbone_args=arguments)
+        self.parts = train_step.split(model)
+        self.mesh, self.traces = meshes.make_mesh(devices), 0
+        rule = optimizer.build(self.parts.params, **OPTIM, frozen=frozen_paths(model))
+        self.first = train_step.start(self.parts.params, rule)
+        self.update = train_step.make_train_step(
+            self.parts._replace(frozen=meshes.replicate(self.parts.frozen, self.mesh)),
+            rule,
+            seed=0,
+            loss_weights=tiny_pairs.WEIGHTS,
+            sampling=SAMPLING,
+            dtype=dtype,
+        )
+
+    def start(self) -> train_step.TrainState:
+        return meshes.replicate(self.first, self.mesh)
+
+    def __call__(self, state, pairs: Pair):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(losses, "terms", self._counted(losses.terms))
+            return self.update(state, meshes.shard(pairs, self.mesh))
+
+    def _counted(self, terms):
+        def counted(*args):
+            self.traces += 1
+            return terms(*args)
+
+        return counted
+
+
+@pytest.fixture(scope="module")
+def run():
+    return Run()
+
+
+@pytest.fixture(scope="module")
+def after(run):
+    """The state after three updates on other batches, and the metrics of each."""
+    return _walk(run, 3)
+
+
+def _walk(run, steps):
+    state, found = run.start(), []
+    for step in range(steps):
+        state, metrics = run(state, _batch(step))
+        found.append(metrics)
+    return state, found
+
+
+def _batch(number):
+    return tiny_pairs.batch(*(tiny_pairs.pair(2 * number + i) for i in range(2)))
+
+
+def _leaves(tree):
+    flat, _ = jax.tree_util.tree_flatten_with_path(tree)
+    name = jax.tree_util.keystr
+    return {name(p, simple=True, separator="/"): np.asarray(x) for p, x in flat}
+
+
+def test_update_moves_what_learns_and_no_frozen_stage(run, after):
+    before, now = _leaves(run.first.params), _leaves(after[0].params)
+    assert before.keys() == now.keys()
+    same = {k for k in before if np.array_equal(before[k], now[k])}
+    frozen = {
+        k for k in before if k.startswith("backbone/") and k.split("/")[1] in FROZEN
+    }
+    assert frozen
+    assert same == frozen
+
+
+def test_update_counts_steps_and_reports_finite_scalars(after):
+    state, found = after
+    assert int(state.step) == 3
+    for metrics in found:
+        assert metrics.keys() == {
+            *tiny_pairs.WEIGHTS,
+            "accuracy_class",
+            "accuracy_track",
+            "loss",
+            "grad_norm",
+        }
+        assert all(v.shape == () and np.isfinite(v) for v in metrics.values())
+        total = sum(metrics[name] for name in tiny_pairs.WEIGHTS)
+        assert metrics["loss"] == pytest.approx(float(total), rel=1e-5)
+
+
+def test_update_lowers_the_loss_on_its_own_pair(run):
+    """Metrics are of the parameters before the update, so the second call shows it."""
+    state, first = run(run.start(), _batch(0))
+    _, second = run(state._replace(step=jnp.zeros_like(state.step)), _batch(0))
+    assert second["loss"] < 0.98 * first["loss"]
+
+
+def test_loss_falls_on_one_batch(run):
+    state, found = run.start(), []
+    for _ in range(12):
+        state, metrics = run(state, _batch(0))
+        found.append(float(metrics["loss"]))
+    assert np.mean(found[-3:]) < 0.75 * np.mean(found[:3])
+
+
+def test_update_repeats_bit_for_bit_and_draws_anew_each_step(run):
+    once, again = (run(run.start(), _batch(0)) for _ in range(2))
+    for a, b in zip(jax.tree.leaves(once), jax.tree.leaves(again), strict=True):
+        np.testing.assert_array_equal(a, b)
+    later = run.start()
+    _, other = run(later._replace(step=later.step + 1), _batch(0))
+    for name in ("rpn_score", "class"):  # which depend on what is drawn
+        assert other[name] != once[1][name]
+
+
+def test_two_devices_agree_with_one(after):
+    state, found = after
+    alone, metrics = _walk(Run(devices=1), 3)
+    for a, b in zip(found, metrics, strict=True):
+        np.testing.assert_allclose(a["loss"], b["loss"], rtol=1e-4)
+    before = _leaves(Run(devices=1).first.params)
+    want, got = _leaves(alone.params), _leaves(state.params)
+    for name in want:
+        moved = np.abs(want[name] - before[name]).max()
+        np.testing.assert_allclose(
+            got[name], want[name], rtol=1e-5, atol=1e-2 * moved, err_msg=name
+        )
+
+
+def test_bfloat16_keeps_float32_parameters_and_comes_close(run, after):
+    half = Run(dtype="bfloat16")
+    state, metrics = half(half.start(), _batch(0))
+    for leaf in jax.tree.leaves((state.params, state.opt)):
+        assert leaf.dtype in (jnp.float32, jnp.int32)
+    want = after[1][0]
+    assert all(v.dtype == jnp.float32 for v in metrics.values())
+    assert metrics["loss"] != want["loss"]
+    assert metrics["loss"] == pytest.approx(float(want["loss"]), rel=0.03)
+    changed = zip(
+        jax.tree.leaves(half.first.params), jax.tree.leaves(state.params), strict=True
+    )
+    assert sum(not np.array_equal(a, b) for a, b in changed) > 20
+
+
+def test_update_is_traced_and_compiled_once(run):
+    state = run.start()
+    for number in range(4):
+        state, _ = run(state, _batch(number))
+    assert run.traces == 1
+    assert run.update._cache_size() == 1
+
+
+def test_update_takes_its_state_and_leaves_the_callers_arrays(run):
+    before = _leaves(run.first)
+    state = run.start()
+    run(state, _batch(0))
+    assert all(x.is_deleted() for x in jax.tree.leaves(state.params))
+    for name, leaf in _leaves(run.first).items():  # raises where one is deleted
+        np.testing.assert_array_equal(leaf, before[name])
+
+
+def test_update_needs_no_transfer_beyond_the_batch(run):
+    """As in train.py, where a hidden one would cost every step."""
+    state, pairs = run.start(), meshes.shard(_batch(0), run.mesh)
+    for _ in range(2):
+        with jax.transfer_guard("disallow"):
+            state, _ = run.update(state, pairs)
+
+
+# ---- the pieces
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_merge_of_split_is_the_model_in_another_type(dtype):
+    parts = train_step.split(tiny_pairs.model(norm="frozen_batch"))
+    assert {k.rsplit("/")[-1] for k in _leaves(parts.frozen)} == {"mean", "var"}
+    assert not {"mean", "var"} & {k.rsplit("/")[-1] for k in _leaves(parts.params)}
+    again = train_step.split(train_step.merge(parts, parts.params, dtype))
+    for a, b in (parts.params, again.params), (parts.frozen, again.frozen):
+        want, got = _leaves(a), _leaves(b)
+        assert want.keys() == got.keys()
+        for name in want:
+            assert got[name].dtype == jnp.dtype(dtype)
+            np.testing.assert_array_equal(got[name], want[name].astype(dtype))
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_decay_leaves_gamma_norms_and_biases_alone(name):
+    """Choice A11. All leaves with one axis are of that kind, and no other."""
+    model = tiny_pairs.model()
+    params = jax.tree.map(jnp.ones_like, train_step.split(model).params)
+    settings = OPTIM | dict(name=name, weight_decay=0.1)
+    rule = optimizer.build(params, **settings, frozen=("backbone/layer2", "rpn"))
+    nothing = jax.tree.map(jnp.zeros_like, params)
+    updates, _ = jax.jit(rule.update)(nothing, rule.init(params), params)
+    frozen = ("backbone/layer2/", "rpn/")
+    for path, update in _leaves(updates).items():
+        decays = update.ndim > 1 and not path.startswith(frozen)
+        want = -OPTIM["peak_lr"] * 0.1 if decays else 0.0
+        np.testing.assert_allclose(update, want, rtol=1e-6, err_msg=path)
