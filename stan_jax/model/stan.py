@@ -208,7 +208,8 @@ class STAN(nnx.Module):
         row, label = index // self.num_classes, index % self.num_classes
         box = boxes.decode(deltas[row, label], proposals.boxes[row], stds=BOX_STDS)
         box = boxes.clip(box, size_hw)
-        keep = nms.nms(box, score, score > 0, threshold=self.box_nms, groups=label)
+        real = (score > 0) & (boxes.area(box) > 0)  # not refined out of the frame
+        keep = nms.nms(box, score, real, threshold=self.box_nms, groups=label)
         best = jnp.where(keep, score, 0.0)
         short = max(self.detections - best.size, 0)  # fewer candidates than rows
         best, index = jax.lax.top_k(jnp.pad(best, (0, short)), self.detections)

@@ -1,3 +1,5 @@
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +11,7 @@ from stan_jax.model import stan
 from stan_jax.model.stan import STAN
 from stan_jax.types import Proposals
 
-FULL = tiny_model.SETTINGS | dict(
+FULL: dict[str, Any] = tiny_model.SETTINGS | dict(
     num_classes=40,
     backbone="resnet50",
     backbone_args=dict(frozen_stages=1),
@@ -91,7 +93,7 @@ def test_gamma_0_equals_the_baseline_bit_for_bit():
 
 
 def test_attention_reads_and_writes_its_own_levels_only():
-    model = tiny_model.build(sta=dict(key_channels=4, strides=(8, 32)))
+    model = tiny_model.build(sta=dict(key_channels=4, strides=(32, 8)))
     rng = np.random.default_rng(0)
     shapes = ((16, 24), (8, 12), (4, 6), (2, 3), (1, 2))
     x0, x1 = (
@@ -99,7 +101,7 @@ def test_attention_reads_and_writes_its_own_levels_only():
         for _ in range(2)
     )
     kept = model.attended(x0)
-    assert [x.shape[1:3] for x in kept] == [shapes[1], shapes[3]]
+    assert [x.shape[1:3] for x in kept] == [shapes[3], shapes[1]]
     got = model.attend(kept, x1, SIZES[:1])
     assert [bool((a != b).any()) for a, b in zip(got, x1, strict=True)] == [
         False,
@@ -385,6 +387,17 @@ def test_without_proposals_nothing_is_detected_and_all_is_finite(model):
     assert not got.valid.any()
     np.testing.assert_array_equal(got.scores, 0)
     assert all(np.isfinite(x).all() for x in got)
+
+
+def test_a_box_that_is_refined_out_of_the_frame_is_no_detection(model):
+    proposals, logits, deltas = _answer(7, 30, 3)
+    want = _detect(model, _levels(), proposals, logits, deltas, SIZES)
+    gone = want.labels[0, 0]
+    moved = deltas.at[0, :, gone, 0].set(1e4)
+    got = _detect(model, _levels(), proposals, logits, moved, SIZES)
+    assert got.valid[0].any()
+    assert not (got.valid[0] & (got.labels[0] == gone)).any()
+    np.testing.assert_array_equal(got.boxes[1], want.boxes[1])
 
 
 def test_columns_of_the_background_are_never_read(model):
