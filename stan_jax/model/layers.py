@@ -16,6 +16,8 @@ def _on_host(draw: Callable) -> Callable:
 
     jax.random compiles once per shape, which makes 14 s of building a ResNet-50; this
     takes one. draw: (generator, shape, fan_in, fan_out) -> array.
+    Under any trace there is no seed to read and the result is zeros: build models
+    outside of `jit`.
     """
 
     def init(key: Array, shape: tuple[int, ...], dtype=jnp.float32) -> Array:
