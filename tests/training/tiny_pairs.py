@@ -5,32 +5,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import tiny_model
 from flax import nnx
 
 from stan_jax.model.stan import STAN
 from stan_jax.types import Pair, Proposals
 
-CANVAS = (64, 96)
-CLASSES = 3
-SETTINGS: dict[str, Any] = dict(
-    num_classes=CLASSES,
-    backbone="resnet18",
-    backbone_args=dict(stages=(1, 1, 1, 1), width=8),
-    norm="group",
-    channels=16,
-    anchor_scale=6.0,
-    sta=dict(key_channels=8, strides=(8, 16, 32, 64)),
-    box_channels=32,
-    mask_channels=16,
-    mask_depth=1,
-    embed_channels=16,
-    pre_nms=30,
-    proposals=24,
-    rpn_nms=0.7,
-    score_threshold=0.05,
-    box_nms=0.5,
-    detections=5,
-)
+CANVAS, SETTINGS = tiny_model.CANVAS, tiny_model.SETTINGS
+CLASSES = SETTINGS["num_classes"]
 WEIGHTS = dict.fromkeys(("rpn_score", "rpn_box", "class", "box", "track", "mask"), 1.0)
 # Heads start from almost nothing; with these factors they say something, so that a
 # wrong row or column shows in the loss.
