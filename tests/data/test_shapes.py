@@ -248,7 +248,7 @@ def test_labels_fit_their_masks_which_never_overlap(demo, split):
 
 
 def test_demo_has_six_classes_in_both_splits_and_the_asked_sizes(demo):
-    for split, count, length in (("train", 160, 8), ("val", 24, 12)):
+    for split, count, length in (("train", 320, 8), ("val", 24, 12)):
         content = _read(demo, split)
         assert len(content["videos"]) == count
         assert {v["length"] for v in content["videos"]} == {length}
