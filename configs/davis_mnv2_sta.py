@@ -3,8 +3,9 @@
     python train.py --config=configs/davis_mnv2_sta.py --workdir=runs/davis
     python eval.py --config=configs/davis_mnv2_sta.py --workdir=runs/davis
 
-Published: nothing. Ours: 0.309 AP on the train videos, 0.075 on val. The set is far too small to learn classes
-that carry over to new scenes: AP on its train videos says that the system learns.
+Published: nothing. Ours: 0.309 AP on the train videos, 0.075 on val.
+The set is far too small to learn classes that carry over to new scenes: AP on its train
+videos says that the system learns.
 Sources: [M] MaskTrackRCNN config, [O] our choice.
 """
 
