@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import pytest
 from flax import nnx
 
+from configs import shapes_ablation, shapes_hard_sta
 from stan_jax import inference
 from stan_jax.model.stan import STAN, architecture
 from stan_jax.training import losses, optimizer
@@ -70,6 +71,19 @@ def test_config_refuses_a_key_that_it_does_not_have(module):
     c = module.get_config().lock()
     with pytest.raises(AttributeError, match="peak_lr"):
         c.optim.peek_lr = 0.1
+
+
+@pytest.mark.parametrize("name", shapes_ablation.VARIANTS)
+def test_every_ablation_builds_and_changes_one_setting(name):
+    c = shapes_ablation.get_config(name)
+    STAN(num_classes=2, **c.model.to_dict(), rngs=nnx.Rngs(0))
+    plain = shapes_hard_sta.get_config().to_dict()
+    changed = {
+        k
+        for k in ("data", "model", "tracking", "run", "loss", "optim")
+        if c.to_dict()[k] != plain[k]
+    }
+    assert changed == {shapes_ablation.VARIANTS[name][0].split(".")[0]}
 
 
 @pytest.mark.parametrize("name", [n for n in NAMES if "baseline" in n])

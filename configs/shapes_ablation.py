@@ -1,0 +1,33 @@
+"""STAN on hard moving shapes with one choice of CHOICES.md taken the other way.
+
+    python train.py --config=configs/shapes_ablation.py:scaled --workdir=runs/a9
+
+Published: nothing. Ours: not measured yet.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import shapes_hard_sta
+
+VARIANTS = {  # name: section, setting, value
+    "target_softmax": ("model.sta", "normalise", "target"),  # A1
+    "previous_values": ("model.sta", "value_source", "previous"),  # A2
+    "coarse_levels": ("model.sta", "strides", (16, 32, 64)),  # A3
+    "separate_embed": ("model.sta", "share_embed", False),  # A8
+    "scaled": ("model.sta", "scale", 0.25),  # A9: 1 / sqrt(c_1)
+    "skip_first": ("tracking", "first_frame", "skip"),  # A12
+    "any_gap": ("data", "gap", "any"),  # A16
+    "update_labels": ("tracking", "update_labels", True),  # as openmmlab
+    "bfloat16": ("run", "dtype", "bfloat16"),  # A25
+}
+
+
+def get_config(name: str = "previous_values") -> ConfigDict:
+    c = shapes_hard_sta.get_config()
+    section, setting, value = VARIANTS[name]
+    place = c
+    for part in section.split("."):
+        place = place[part]
+    with c.unlocked():
+        place[setting] = value
+    return c
