@@ -28,7 +28,8 @@ fast: $(VENV)/.has-test
 	$(BIN)/python -m pytest -m "not slow" $(ARGS)
 
 # The tests are left out of ty: fixtures and wrong input on purpose have no good types.
-lint: $(VENV)/.has-lint
+# What they need is installed all the same: ty looks into the optional packages.
+lint: $(VENV)/.has-test $(VENV)/.has-lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/ty check --exclude tests
