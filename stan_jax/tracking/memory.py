@@ -82,7 +82,7 @@ def match(scores: Float[Array, "n columns"], valid: Bool[Array, " n"]) -> Match:
     """
     column = jnp.argmax(scores, axis=1)
     best = jnp.where(valid, jnp.max(scores, axis=1), -jnp.inf)
-    rival = (column[:, None] == column[None]) & valid[:, None] & valid[None]
+    rival = column[:, None] == column[None]
     order = jnp.arange(len(best))
     ahead = (best[None] > best[:, None]) | (
         (best[None] == best[:, None]) & (order[None] < order[:, None])
