@@ -352,6 +352,9 @@ def test_unfinished_checkpoint_is_ignored_and_cleaned_only_by_the_writer(run):
     _assert_same(got, _state(1).params)
     assert _names(folder) == ["1", "2.orbax-checkpoint-tmp"]
     assert run().latest == 1
+    deadline = time.monotonic() + 30  # Orbax cleans up in a thread of its own
+    while _names(folder) != ["1"] and time.monotonic() < deadline:
+        time.sleep(0.05)
     assert _names(folder) == ["1"]
 
 
