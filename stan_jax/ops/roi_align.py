@@ -114,11 +114,17 @@ def _pool(num_rows, table, taps):
         rows, weight = _tap(taps, i, j)
         return total + weight * table[rows].astype(jnp.float32)
 
-    y, _, x, _ = taps
-    total = jnp.zeros((*y.shape[:3], x.shape[2], table.shape[1]), jnp.float32)
-    if y.shape[3] * x.shape[3] <= 16:
+    def add_all(total):
         for i, j in np.ndindex(y.shape[3], x.shape[3]):
             total = add(total, i, j)
+        return total
+
+    y, wy, x, _ = taps
+    total = jnp.zeros((*y.shape[:3], x.shape[2], table.shape[1]), jnp.float32)
+    if y.shape[3] * x.shape[3] <= 16:
+        # A branch, because XLA does not fuse across it: on CPU it would else pool once
+        # more for the gradient of what comes next, in an order that is 10 times slower.
+        total = jax.lax.cond((wy != 0).any(), add_all, lambda zeros: zeros, total)
     else:
         total = _each_tap(taps, add, total)
     return total.astype(table.dtype)

@@ -40,6 +40,7 @@ class Run:
         self.update = train_step.make_train_step(
             self.parts._replace(frozen=meshes.replicate(self.parts.frozen, self.mesh)),
             rule,
+            self.mesh,
             seed=0,
             loss_weights=tiny_pairs.WEIGHTS,
             sampling=SAMPLING,
