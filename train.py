@@ -19,7 +19,7 @@ from flax import nnx
 from ml_collections import config_flags
 
 from stan_jax import inference
-from stan_jax.data import batches, youtube_vis
+from stan_jax.data import batches, sources, youtube_vis
 from stan_jax.data.youtube_vis import Dataset, Video
 from stan_jax.errors import InputError
 from stan_jax.model.stan import STAN, architecture, frozen_paths
@@ -41,8 +41,6 @@ def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unknown arguments {argv[1:]}; options start with --")
     config, workdir = flags.FLAGS.config, Path(flags.FLAGS.workdir)
-    workdir.mkdir(parents=True, exist_ok=True)
-    (workdir / "config.json").write_text(config.to_json_best_effort(indent=2) + "\n")
 
     # ---- devices
     logging.set_verbosity(logging.WARNING)
@@ -51,12 +49,13 @@ def main(argv: list[str]) -> None:
     meshes.check_batch(config.data.batch, mesh)
 
     # ---- input: everything that can be wrong with the files is found here
+    train = config.data.train
     datasets = [
-        (youtube_vis.load(config.data.train.annotations, config.data.train.frames), 1.0)
-    ]
-    datasets += [
-        (youtube_vis.load(annotations, frames), weight)
-        for annotations, frames, weight in config.data.extra
+        (sources.load(annotations, frames), weight)
+        for annotations, frames, weight in (
+            (train.annotations, train.frames, 1.0),
+            *config.data.extra,
+        )
     ]
     for dataset, _ in datasets:
         youtube_vis.check_frames(dataset)
@@ -118,17 +117,30 @@ def main(argv: list[str]) -> None:
         state = train_step.TrainState(**tree)
         iterator.set_state(position)
         print(f"resumed at step {step} from {checkpoints.folder}")
-    parts = parts._replace(frozen=frozen)
+    # The parameters before the first update are not kept: those of the state count.
+    parts = parts._replace(params={}, frozen=frozen)
     del params, frozen, found
+
+    # Not earlier: a workdir that refuses this config keeps its own.
+    (workdir / "config.json").write_text(config.to_json_best_effort(indent=2) + "\n")
 
     # ---- the loop
     update = train_step.make_train_step(
         parts,
         rule,
+        mesh,
         seed=config.seed,
         loss_weights=config.loss.weights.to_dict(),
         sampling=Sampling(**config.loss.sampling),
         dtype=config.run.dtype,
+    )
+    tracker = inference.Tracker(  # on one device, hence the frozen part anew
+        parts._replace(frozen=jax.device_get(parts.frozen)),
+        {},
+        canvas=config.data.canvas,
+        scale_hw=config.data.scale_hw,
+        dtype=config.run.dtype,
+        **config.tracking,
     )
     first, last = int(state.step) + 1, config.optim.steps
     pending, clock = [], time.monotonic()
@@ -150,8 +162,13 @@ def main(argv: list[str]) -> None:
                 clock = time.monotonic()
             stop = signals.received
             over = step == last or stop
+            every = config.run.eval_every
+            scored = val is not None and not stop and (step == last or not step % every)
+            saves = over or scored or step % config.run.save_every == 0
             figures = None
-            if step % config.run.log_every == 0 or over:
+            # A checkpoint ends a mean: what it holds was found finite, and a run that
+            # was killed writes the same lines when it goes on.
+            if saves or step % config.run.log_every == 0:
                 means = finite_means(pending, step)
                 steps = max(len(pending) - (step - len(pending) < first), 1)
                 seconds = (time.monotonic() - clock) / steps
@@ -164,16 +181,8 @@ def main(argv: list[str]) -> None:
             bar.advance(figures)
 
             scores = None
-            every = config.run.eval_every
-            if val is not None and (step % every == 0 or step == last) and not stop:
-                tracker = inference.Tracker(
-                    parts,
-                    state.params,
-                    canvas=config.data.canvas,
-                    scale_hw=config.data.scale_hw,
-                    dtype=config.run.dtype,
-                    **config.tracking,
-                )
+            if scored:
+                tracker.params = jax.device_get(state.params)
                 example = Example(val, categories, config.run.overlay_score)
                 results = workdir / "val_results.json"
                 scores = inference.evaluate(tracker, val, results, watch=example)
@@ -181,7 +190,7 @@ def main(argv: list[str]) -> None:
                 writer.images(step, example.images)
                 bar.line(f"step {step}/{last}  val  {progress.show(scores)}")
                 clock = time.monotonic()
-            if step % config.run.save_every == 0 or over or scores:
+            if saves:
                 tree = saved(state, parts.frozen)
                 checkpoints.save(step, tree, iterator.get_state(), scores)
             if stop:

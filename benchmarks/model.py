@@ -83,7 +83,7 @@ def measure(part, config, repeats):
         update = train_step.make_train_step(
             parts,
             rule,
-            meshes.make_mesh(1),
+            mesh.make_mesh(1),
             seed=0,
             loss_weights=c.loss.weights.to_dict(),
             sampling=Sampling(**c.loss.sampling),

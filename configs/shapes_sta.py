@@ -42,9 +42,9 @@ def get_config() -> ConfigDict:
         backbone="resnet18",
         backbone_args=dict(width=16, frozen_stages=-1),
         norm="group",
-        channels=48,
+        channels=32,
         anchor_scale=6.0,  # [O] objects are 20 to 60 pixels: 24, 48, 96, ...
-        sta=dict(key_channels=16, strides=(8, 16, 32, 64)),
+        sta=dict(key_channels=8, strides=(8, 16, 32, 64)),
         box_channels=256,
         mask_channels=32,
         mask_depth=2,
@@ -63,8 +63,8 @@ def get_config() -> ConfigDict:
         sampling=dict(
             anchors=64,  # [M]
             positive_anchors=32,
-            rois=64,
-            positive_rois=16,
+            rois=32,
+            positive_rois=8,
             border=-1,
             rpn_beta=1 / 9,  # [M]
             box_beta=1.0,  # [M]
@@ -74,7 +74,7 @@ def get_config() -> ConfigDict:
     c.optim = dict(
         name="adamw",
         peak_lr=1e-3,
-        steps=4000,
+        steps=3400,
         warmup_steps=100,
         decay="cosine",
         milestones=(),

@@ -38,6 +38,7 @@ class FrameTracks(NamedTuple):
 class Tracker:
     """A model that is ready to track videos; compiles one program per canvas.
 
+    params: may be set anew, as training does, and need no other program then.
     canvas: landscape (height, width) in pixels, multiples of 32; portrait videos get
     its transpose. scale_hw: bounds of a frame inside it. clip_length: frames that go
     through the model at once. slots, weights, options: see `tracking`.
@@ -57,7 +58,7 @@ class Tracker:
         **options: Any,
     ):
         self.canvas, self.scale_hw, self.clip_length = canvas, scale_hw, clip_length
-        self._parts, self._params = parts, params
+        self._parts, self.params = parts, params
         self._slots, self._dtype = slots, dtype
         self.programs = 0  # how many have been compiled so far
 
@@ -79,7 +80,7 @@ class Tracker:
     def start(self, video: Video) -> MemoryQueue:
         """Return the memory before the first frame of a video."""
         canvas = clips.canvas_of(video.height, video.width, self.canvas)
-        model = merge(self._parts, self._params, self._dtype)
+        model = merge(self._parts, self.params, self._dtype)
         return rollout.start(model, canvas, slots=self._slots)
 
     def frames(self, dataset: Dataset, video: Video) -> Iterator[FrameTracks]:
@@ -93,7 +94,7 @@ class Tracker:
             scale_hw=self.scale_hw,
             clip_length=self.clip_length,
         ):
-            memory, tracks = self._clip(self._params, memory, frames, size_hw, valid)
+            memory, tracks = self._clip(self.params, memory, frames, size_hw, valid)
             pasted = paste(tracks, jnp.asarray(size_hw), size)
             shown = (tracks.ids, tracks.labels, tracks.scores, tracks.valid, *pasted)
             for row in zip(*map(np.asarray, shown), strict=True):

@@ -24,11 +24,11 @@ from stan_jax.training import metrics  # noqa: E402
 from tests import runs  # noqa: E402
 
 
-def final_state(workdir: Path) -> dict:
-    """Every array of the newest checkpoint, by path."""
+def final_state(workdir: Path, last: int = runs.STEPS) -> dict:
+    """Every array of the newest checkpoint, which is that of step `last`, by path."""
     with v1.training.Checkpointer(str(workdir / "checkpoints")) as checkpoints:
         step = checkpoints.latest.step
-        assert step == runs.STEPS, step
+        assert step == last, step
         about = checkpoints.checkpointables_metadata(step).metadata["state"]
         place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
         table = {

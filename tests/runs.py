@@ -60,9 +60,9 @@ def command(script: str, data: Path, workdir: Path, config="shapes_sta", **chang
     return line + [f"--config.{key}={value}" for key, value in settings.items()]
 
 
-def start(line: list[str]) -> subprocess.Popen:
-    """The script, running."""
-    env = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONUNBUFFERED": "1"}
+def start(line: list[str], **variables: str) -> subprocess.Popen:
+    """The script, running; variables: more of its environment."""
+    env = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONUNBUFFERED": "1"} | variables
     return subprocess.Popen(
         line,
         cwd=ROOT,
@@ -73,8 +73,8 @@ def start(line: list[str]) -> subprocess.Popen:
     )
 
 
-def finish(line: list[str]) -> tuple[int, str]:
-    """Exit status and output of the script."""
-    process = start(line)
+def finish(line: list[str], **variables: str) -> tuple[int, str]:
+    """Exit status and output of the script; variables: more of its environment."""
+    process = start(line, **variables)
     output, _ = process.communicate(timeout=500)
     return process.returncode, output

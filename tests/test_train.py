@@ -1,6 +1,10 @@
 import json
+import re
 import signal
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -56,6 +60,44 @@ def test_killed_run_ends_with_the_bits_of_an_uninterrupted_one(whole, data, tmp_
     assert not kill_resume.differences(want, got)
 
 
+def test_killed_run_writes_each_mean_once_and_over_the_same_steps(
+    whole, data, tmp_path
+):
+    """A mean that a checkpoint cuts in two would differ from an uninterrupted one."""
+    command = runs.command("train.py", data, tmp_path, run__log_every=runs.STEPS)
+    process = runs.start(command)
+    for line in process.stdout:
+        if line.startswith("step 4/"):
+            process.kill()
+            break
+    process.communicate()
+    code, output = runs.finish(command)
+    assert code == 0, output
+    single = {line["step"]: line for line in metrics.read(whole)}
+    lines = metrics.read(tmp_path)
+    assert [line["step"] for line in lines] == [2, 4, 6, 8]
+    for line in lines:
+        two = [single[line["step"] - i]["loss"] for i in (0, 1)]
+        assert line["loss"] == pytest.approx(sum(two) / 2, rel=1e-6)
+
+
+def test_loss_that_is_no_number_stops_the_run_and_is_never_saved(data, tmp_path):
+    code, output = runs.finish(
+        runs.command(
+            "train.py",
+            data,
+            tmp_path,
+            optim__peak_lr=1e30,
+            optim__warmup_steps=0,
+            run__log_every=runs.STEPS,
+        )
+    )
+    assert code == 1
+    assert "not finite between steps" in output.splitlines()[-1], output
+    assert "Traceback" not in output
+    assert not list((tmp_path / "checkpoints").iterdir())
+
+
 def test_sigterm_saves_says_so_and_resumes_bit_for_bit(whole, data, tmp_path):
     process = runs.start(runs.command("train.py", data, tmp_path))
     output = ""
@@ -104,14 +146,20 @@ def test_baseline_starts_a_stan_that_begins_as_the_baseline(data, tmp_path):
         data,
         tmp_path / "sta",
         init_from=base / "checkpoints",
-        optim__peak_lr=1e-12,
+        optim__peak_lr=0.0,  # so that its last parameters are its first
         **few,
     )
     code, output = runs.finish(line)
     assert code == 0, output
-    # Step 1 of the baseline starts from the seed, that of STAN from the baseline.
-    first, begun = metrics.read(tmp_path / "sta")[0], metrics.read(base)[0]
-    assert first["loss"] < begun["loss"]
+    want, got = (kill_resume.final_state(tmp_path / x, 2) for x in ("base", "sta"))
+    names = {k for k in want if k.startswith("params/")}
+    new = {k for k in got if k.startswith("params/")} - names
+    assert names
+    assert {k.split("/")[1] for k in new} == {"sta"}
+    assert not kill_resume.differences(
+        {k: want[k] for k in names}, {k: got[k] for k in names}
+    )
+    assert not got["params/sta/gamma"].any()
 
 
 @pytest.mark.parametrize(
@@ -135,6 +183,46 @@ def test_bad_setting_stops_before_training_with_one_line(
     assert not (tmp_path / "checkpoints").exists()
 
 
+def test_whole_demo_run_traces_each_program_once(data, tmp_path):
+    """The train step, and the clip for the one canvas; in training and in eval."""
+    changes = dict(run__eval_every=2, optim__steps=4)
+    found = {}
+    for script in ("train.py", "eval.py"):
+        line = runs.command(script, data, tmp_path, **changes)
+        code, output = runs.finish(line, JAX_LOG_COMPILES="1")
+        assert code == 0, output
+        traced = re.findall(r"Finished tracing \+ transforming (\w+) for pjit", output)
+        found[script] = [traced.count(name) for name in ("train_step", "clip")]
+    assert found == {"train.py": [1, 1], "eval.py": [0, 1]}
+
+
+def test_prepared_set_trains_to_the_bits_of_its_json(data, tmp_path):
+    pytest.importorskip("tensorflow_datasets")
+    split = data / "train"
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "stan_jax.data.tfds_youtube_vis"),
+            f"--out={tmp_path / 'tfds'}",
+            f"--split=train:{split / 'instances.json'}:{split / 'JPEGImages'}",
+        ],
+        cwd=runs.ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    few = dict(optim__steps=2, run__eval_every=0)
+    prepared = {
+        "data__train__annotations": tmp_path / "tfds",
+        "data__train__frames": "train",
+    }
+    for workdir, source in (("json", {}), ("stored", prepared)):
+        line = runs.command("train.py", data, tmp_path / workdir, **few, **source)
+        code, output = runs.finish(line)
+        assert code == 0, output
+    want, got = (kill_resume.final_state(tmp_path / x, 2) for x in ("json", "stored"))
+    assert not kill_resume.differences(want, got)
+
+
 def test_misspelt_setting_stops_at_once(data, tmp_path):
     start = time.monotonic()
     line = runs.command("train.py", data, tmp_path, optim__peek_lr=1)
@@ -146,18 +234,35 @@ def test_misspelt_setting_stops_at_once(data, tmp_path):
     assert not (tmp_path / "checkpoints").exists()
 
 
-def test_checkpoint_of_another_architecture_is_refused(whole, data):
+def test_checkpoint_of_another_architecture_is_refused_and_stays(whole, data):
+    before = (whole / "config.json").read_bytes()
     line = runs.command("train.py", data, whole, model__channels=24)
     code, output = runs.finish(line)
     assert code == 1
     assert output.splitlines()[-1].startswith("error: "), output
     assert "checkpoints" in output
+    assert (whole / "config.json").read_bytes() == before
 
 
-def test_truncated_frame_stops_before_training(tmp_path):
+def _truncate(path):
+    path.write_bytes(path.read_bytes()[:300])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "spoilt"),
+    [
+        (_truncate, "JPEGImages/train_0001/00001.jpg"),
+        (Path.unlink, "JPEGImages/train_0001/00001.jpg"),
+        (_truncate, "instances.json"),
+    ],
+    ids=["truncated frame", "missing frame", "broken json"],
+)
+def test_broken_file_stops_before_training_with_one_line(tmp_path, spoil, spoilt):
     data = runs.dataset(tmp_path / "set")
-    frame = data / "train" / "JPEGImages" / "train_0001" / "00001.jpg"
-    frame.write_bytes(frame.read_bytes()[:300])
+    spoil(data / "train" / spoilt)
     code, output = runs.finish(runs.command("train.py", data, tmp_path / "run"))
     assert code == 1
-    assert "00001.jpg" in output.splitlines()[-1]
+    assert output.splitlines()[-1].startswith("error: "), output
+    assert spoilt in output.splitlines()[-1]
+    assert "Traceback" not in output
+    assert not (tmp_path / "run").exists()

@@ -18,6 +18,7 @@ REACH = 1.25  # every shape lies within this many radii of its centre
 OBJECTS = (2, 4)
 RADIUS = (12.5, 24.0)  # times 0.78..1.28 while the scale swings
 CROSSING = 0.35  # share of objects that cross the border
+TYPICAL = 0.8  # share of objects in the texture of their class: TEXTURES[label]
 MIN_AREA = 16  # visible pixels; below that an object counts as absent
 
 
@@ -140,16 +141,22 @@ def _sprites(
 ) -> list[Sprite]:
     count = int(rng.integers(OBJECTS[0], OBJECTS[1] + 1))
     hue = rng.uniform()
+    labels = [int(rng.integers(len(SHAPES))) for _ in range(count)]
     return [
         Sprite(
-            label=int(rng.integers(len(SHAPES))),
-            texture=int(rng.integers(len(TEXTURES))),
+            label=label,
+            texture=_texture(rng, label),
             frequency=float(rng.uniform(4, 7)),
             colours=_colours(rng, ground, hue + k / count),
             **_motion(rng, frames, height, width),
         )
-        for k in range(count)
+        for k, label in enumerate(labels)
     ]
+
+
+def _texture(rng: np.random.Generator, label: int) -> int:
+    """The coat that a class mostly has, as zebras have stripes, or any."""
+    return label if rng.uniform() < TYPICAL else int(rng.integers(len(TEXTURES)))
 
 
 def _motion(

@@ -23,7 +23,7 @@ from stan_jax.errors import InputError
 SPLITS = ("train", "val")
 LABELS = "instances.json"
 STAMP = "shapes.json"  # the arguments the folder was filled with
-VERSION = 1  # raise when other pictures or labels come from the same arguments
+VERSION = 2  # raise when other pictures or labels come from the same arguments
 JPEG = dict(quality=92, subsampling=0)
 
 

@@ -1,8 +1,9 @@
 """How a YouTube-VIS set lives in tensorflow-datasets, without TensorFlow.
 
-    prepare(folder, {"train": youtube_vis.load("train.json", "JPEGImages")})
-    stored = load(folder, "train")
-    picture = read_frame(stored, stored.dataset.videos[0], 0)
+    python -m stan_jax.data.tfds_youtube_vis --out=FOLDER \\
+        --split=train:train.json:train/JPEGImages --split=val:val.json:val/JPEGImages
+
+    dataset = load(FOLDER, "train")  # as youtube_vis.load, for every use of it
 
 One array_record example holds one frame: the JPEG bytes as they were, and a row for
 each track of its video with the mask as compressed run lengths, empty out of sight.
@@ -10,30 +11,21 @@ The builder that tensorflow-datasets ships needs TensorFlow and Beam, turns whol
 videos into PNG and cannot be read as a data source, hence this one.
 """
 
+import argparse
 import hashlib
-import io
-from collections.abc import Iterator, Mapping, Sequence
+import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
-from jaxtyping import UInt8
-from PIL import Image
 
 from stan_jax.data import youtube_vis
 from stan_jax.data.youtube_vis import Dataset, Track, Video
 from stan_jax.errors import InputError
 
-RAW = {"image": tfds.decode.SkipDecoding()}  # leave the JPEG to read_frame
-
-
-class Stored(NamedTuple):
-    """A split that lies in array_record files."""
-
-    dataset: Dataset  # frames are not files: they open with this module's read_frame
-    examples: Sequence[dict]  # one for each frame, `image` as JPEG bytes
-    starts: dict[int, int]  # video id -> place of its first frame among the examples
+RAW = {"image": tfds.decode.SkipDecoding()}  # leave the JPEG to youtube_vis
 
 
 def prepare(folder: str | Path, sources: Mapping[str, Dataset]) -> Path:
@@ -59,8 +51,8 @@ def prepare(folder: str | Path, sources: Mapping[str, Dataset]) -> Path:
     return path
 
 
-def load(folder: str | Path, split: str) -> Stored:
-    """Return what youtube_vis.load returned for this split, and its frames.
+def load(folder: str | Path, split: str) -> Dataset:
+    """Return what youtube_vis.load returned for this split; its frames are `stored`.
 
     Reads every example once, since labels lie beside frames: as long as it takes to
     read the files.
@@ -82,20 +74,14 @@ def load(folder: str | Path, split: str) -> Stored:
             starts[videos[-1].id] = place + 1 - len(frames)
             frames = []
     about = builder.info.metadata["splits"][split]
-    categories = tuple(youtube_vis.Category(*c) for c in about["categories"])
-    dataset = Dataset(path, path, categories, tuple(videos), about["annotated"])
-    return Stored(dataset, examples, starts)
-
-
-def read_frame(
-    stored: Stored, video: Video, t: int, *, max_hw: tuple[int, int] | None = None
-) -> UInt8[np.ndarray, "h w 3"]:
-    """Decode frame t as RGB, as youtube_vis.read_frame does (max_hw: see there)."""
-    data = stored.examples[stored.starts[video.id] + t]["image"]
-    with Image.open(io.BytesIO(data)) as image:
-        if max_hw is not None:
-            image.draft("RGB", (max_hw[1], max_hw[0]))
-        return np.asarray(image.convert("RGB"))
+    return Dataset(
+        path=path,
+        frames_dir=path,
+        categories=tuple(youtube_vis.Category(*c) for c in about["categories"]),
+        videos=tuple(videos),
+        annotated=about["annotated"],
+        stored=lambda video, t: examples[starts[video.id] + t]["image"],
+    )
 
 
 class YoutubeVisFrames(tfds.core.GeneratorBasedBuilder):
@@ -222,3 +208,31 @@ def _video(frames: list[dict]) -> Video:
     )
     names = tuple(f["file_name"].decode() for f in frames)
     return Video(int(first["video_id"]), names, height, width, tracks)
+
+
+def main() -> None:
+    """Prepare the splits named on the command line."""
+    parser = argparse.ArgumentParser(description="Write YouTube-VIS sets as TFDS.")
+    parser.add_argument("--out", required=True, help="folder to write below")
+    parser.add_argument(
+        "--split",
+        required=True,
+        action="append",
+        metavar="NAME:ANNOTATIONS:FRAMES",
+        help="a split, its json and the folder of its frames; may be repeated",
+    )
+    options = parser.parse_args()
+    sources = {}
+    for text in options.split:
+        name, *files = text.split(":")
+        if len(files) != 2:
+            parser.error(f"--split must be NAME:ANNOTATIONS:FRAMES, is {text}")
+        sources[name] = youtube_vis.load(*files)
+    print(prepare(options.out, sources))
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except InputError as error:
+        sys.exit(f"error: {error}")

@@ -6,8 +6,10 @@ one's own): classes come from the file, ids need not be contiguous, and a file w
 """
 
 import gzip
+import io
 import json
 import zlib
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -69,6 +71,8 @@ class Dataset(NamedTuple):
     categories: tuple[Category, ...]  # by id: label i is categories[i]
     videos: tuple[Video, ...]  # in the order of the file
     annotated: bool  # false: the file has no objects to learn from or to score
+    # Bytes of frame t where frames are no files (`tfds_youtube_vis`), else None.
+    stored: Callable[[Video, int], bytes] | None = None
 
 
 def load(annotations: str | Path, frames_dir: str | Path) -> Dataset:
@@ -93,9 +97,12 @@ def load(annotations: str | Path, frames_dir: str | Path) -> Dataset:
 def check_frames(dataset: Dataset, *, num_threads: int = 8) -> None:
     """Open the header of every frame, so that a long run cannot fail on one later.
 
+    Stored frames were checked before they were stored.
     Raises: InputError for the first frame in file order that is missing, empty, no
     image, cut short, or of another size than its video.
     """
+    if dataset.stored is not None:
+        return
     if not dataset.frames_dir.is_dir():
         raise InputError(dataset.frames_dir, "", "folder of the frames must exist")
     jobs = [(v, t) for v in dataset.videos for t in range(len(v.file_names))]
@@ -145,9 +152,9 @@ def _check_frame(dataset: Dataset, video: Video, t: int) -> None:
 
 
 def _open(dataset: Dataset, video: Video, t: int) -> Image.Image:
-    path = _path(dataset, video, t)
+    path, stored = _path(dataset, video, t), dataset.stored
     try:
-        image = Image.open(path)
+        image = Image.open(path if stored is None else io.BytesIO(stored(video, t)))
     except FileNotFoundError:
         raise _broken(dataset, video, t, "file must exist") from None
     except _UNREADABLE as error:

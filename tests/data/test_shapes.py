@@ -198,6 +198,19 @@ def test_no_shape_resembles_another_at_any_angle_or_size():
             assert (fixed & turned).sum() / (fixed | turned).sum() < 0.86
 
 
+def test_class_mostly_wears_its_own_texture_and_sometimes_every_other():
+    assert len(scene.TEXTURES) == len(scene.SHAPES)
+    rng = np.random.default_rng(0)
+    ground = scene._ground(rng, 96)
+    sprites = [s for _ in range(600) for s in scene._sprites(rng, ground, 2, 96, 160)]
+    seen = np.zeros((len(scene.SHAPES), len(scene.TEXTURES)))
+    for sprite in sprites:
+        seen[sprite.label, sprite.texture] += 1
+    assert (seen > 0).all()
+    own = scene.TYPICAL + (1 - scene.TYPICAL) / len(scene.TEXTURES)
+    np.testing.assert_allclose(np.diag(seen) / seen.sum(1), own, atol=0.08)
+
+
 def test_film_shows_what_its_ids_say():
     """Pixels off the ground's colours lie in the ids, and the nearest object wins."""
     height, width, length = 96, 160, 5

@@ -66,7 +66,7 @@ def prepared(sources, tmp_path_factory) -> Path:
 
 @pytest.mark.parametrize("split", ["train", "val", "test"])
 def test_load_gives_what_the_json_reader_gives(sources, prepared, split):
-    want, got = sources[split], tfds_youtube_vis.load(prepared, split).dataset
+    want, got = sources[split], tfds_youtube_vis.load(prepared, split)
     assert got.categories == want.categories
     assert got.annotated == want.annotated == (split != "test")
     assert len(got.videos) == len(want.videos) > 0
@@ -91,14 +91,13 @@ def test_the_odd_split_is_odd(sources):
 @pytest.mark.parametrize("split", ["train", "val", "test"])
 def test_read_frame_gives_what_the_json_reader_gives(sources, prepared, split):
     stored = tfds_youtube_vis.load(prepared, split)
-    for video in reversed(stored.dataset.videos):
+    for video in reversed(stored.videos):
         for t, name in reversed(list(enumerate(video.file_names))):
             path = sources[split].frames_dir / name
-            place = stored.starts[video.id] + t
-            assert stored.examples[place]["image"] == path.read_bytes()
+            assert stored.stored(video, t) == path.read_bytes()
             for max_hw in (None, (24, 40)):
                 want = youtube_vis.read_frame(sources[split], video, t, max_hw=max_hw)
-                got = tfds_youtube_vis.read_frame(stored, video, t, max_hw=max_hw)
+                got = youtube_vis.read_frame(stored, video, t, max_hw=max_hw)
                 np.testing.assert_array_equal(got, want)
 
 
@@ -145,7 +144,7 @@ from stan_jax.data import tfds_youtube_vis, youtube_vis
 annotations, frames, out = sys.argv[1:]
 tfds_youtube_vis.prepare(out, {"val": youtube_vis.load(annotations, frames)})
 stored = tfds_youtube_vis.load(out, "val")
-print(tfds_youtube_vis.read_frame(stored, stored.dataset.videos[1], 2).shape)
+print(youtube_vis.read_frame(stored, stored.videos[1], 2).shape)
 print("tensorflow" in sys.modules)
 """
     root = Path(__file__).resolve().parents[2]

@@ -1,0 +1,25 @@
+"""Where a dataset comes from: json and frame files, or tensorflow-datasets."""
+
+from pathlib import Path
+
+from stan_jax.data import youtube_vis
+from stan_jax.data.youtube_vis import Dataset
+from stan_jax.errors import InputError
+
+
+def load(annotations: str | Path, frames: str | Path) -> Dataset:
+    """Return a dataset; its frames open with `youtube_vis.read_frame` either way.
+
+    annotations, frames: a json and the folder of its frames, or a folder prepared by
+    `tfds_youtube_vis` and the name of a split in it.
+    Raises: InputError as the `load` of either; also where the second needs the extra
+    `tfds` to be installed.
+    """
+    if not Path(annotations).is_dir():
+        return youtube_vis.load(annotations, frames)
+    try:
+        from stan_jax.data import tfds_youtube_vis
+    except ImportError as error:
+        rule = f"a folder needs `pip install -e '.[tfds]'`: {error}"
+        raise InputError(annotations, "", rule) from None
+    return tfds_youtube_vis.load(annotations, str(frames))
