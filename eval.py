@@ -2,8 +2,9 @@
 
     python eval.py --config=configs/shapes_sta.py --workdir=runs/demo [--out=FILE]
 
-Reads the newest checkpoint of the workdir. A dataset without annotations (the val and
-test files of YouTube-VIS) gives the results file, ready for the challenge server.
+Reads the newest checkpoint of the workdir, or with --best the one of the best AP.
+A dataset without annotations (the val and test files of YouTube-VIS) gives the
+results file, ready for the challenge server.
 """
 
 import json
@@ -19,6 +20,7 @@ from stan_jax import inference
 from stan_jax.data import youtube_vis
 from stan_jax.errors import InputError
 from stan_jax.evaluation import youtube_vis_ap
+from stan_jax.evaluation.results import replacing
 from stan_jax.model.stan import STAN, architecture
 from stan_jax.training import mesh, train_step
 from stan_jax.training.checkpoint import restore_params
@@ -27,6 +29,7 @@ from stan_jax.video import progress, report
 config_flags.DEFINE_config_file("config", None, "What was trained.", lock_config=True)
 flags.DEFINE_string("workdir", None, "Where train.py left its checkpoints.")
 flags.DEFINE_string("out", None, "Where the results go; default: WORKDIR/results.json.")
+flags.DEFINE_bool("best", False, "Take the checkpoint of the best AP, not the newest.")
 flags.mark_flags_as_required(["config", "workdir"])
 
 
@@ -47,13 +50,14 @@ def main(argv: list[str]) -> None:
     # ---- model
     model = STAN(num_classes=len(categories), **config.model, rngs=nnx.Rngs(0))
     parts = train_step.split(model)
-    checkpoints = workdir / "checkpoints"
+    checkpoints, best = workdir / "checkpoints", "AP" if flags.FLAGS.best else None
     params = restore_params(
         checkpoints,
         parts.params,
+        best=best,
         fingerprint=architecture(config.model.to_dict(), categories),
     )
-    frozen = restore_params(checkpoints, parts.frozen, prefix="frozen")
+    frozen = restore_params(checkpoints, parts.frozen, best=best, prefix="frozen")
     parts = parts._replace(frozen=frozen)
     tracker = inference.Tracker(
         parts,
@@ -81,15 +85,20 @@ def main(argv: list[str]) -> None:
                     **inference.sure_of(frame, config.run.overlay_score),
                 )
             bar.advance({"video": video.name, "tracks": int(np.sum(frame.valid))})
+            if frame.index + 1 == len(video.file_names):
+                bar.lap(video.name)
 
         scores = inference.evaluate(tracker, dataset, out, watch=watch)
     print(f"{len(dataset.videos)} videos, {total} frames: {out}")
+    if tracker.evicted:
+        print(f"{tracker.evicted} tracks left a full queue: raise tracking.slots?")
     if drawn:
         print(f"pictures: {workdir / 'overlays'}")
 
     # ---- the numbers
     if scores:
-        (workdir / "scores.json").write_text(json.dumps(scores, indent=2) + "\n")
+        with replacing(workdir / "scores.json") as path:
+            path.write_text(json.dumps(scores, indent=2) + "\n")
         print(youtube_vis_ap.table(scores))
 
 
@@ -98,3 +107,5 @@ if __name__ == "__main__":
         app.run(main)
     except InputError as error:
         sys.exit(f"error: {error}")
+    except OSError as error:  # a full disk, a folder that may not be written
+        sys.exit(f"error: {error.filename or 'disk'}: {error.strerror or error}")

@@ -16,12 +16,13 @@ import jax
 import numpy as np
 from absl import app, flags, logging
 from flax import nnx
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
 from stan_jax import inference
 from stan_jax.data import batches, sources, youtube_vis
 from stan_jax.data.youtube_vis import Dataset, Video
 from stan_jax.errors import InputError
+from stan_jax.evaluation.results import replacing
 from stan_jax.model.stan import STAN, architecture, frozen_paths
 from stan_jax.pretrained import mobilenet_v2
 from stan_jax.training import mesh as meshes
@@ -72,13 +73,14 @@ def main(argv: list[str]) -> None:
         num_threads=config.data.num_threads,
     )
     categories = [c.name for c in datasets[0][0].categories]
-    val = (
-        youtube_vis.load(config.data.val.annotations, config.data.val.frames)
-        if config.run.eval_every
-        else None
-    )
+    val = None
+    if config.run.eval_every:
+        val = youtube_vis.load(config.data.val.annotations, config.data.val.frames)
+        youtube_vis.check_frames(val)
+        check_scored(val, categories)
 
     # ---- model and optimizer
+    check_settings(config)
     model = STAN(
         num_classes=len(categories), **config.model, rngs=nnx.Rngs(config.seed)
     )
@@ -109,6 +111,13 @@ def main(argv: list[str]) -> None:
         params["backbone"], frozen["backbone"] = mobilenet_v2.load(
             config.backbone_from, params["backbone"], frozen["backbone"]
         )
+    elif checkpoints.latest is None and config.model.norm == "frozen_batch":
+        advice = (
+            "'frozen_batch' stands on a trained backbone: name backbone_from or"
+            " init_from, or train from scratch with --config.model.norm=group"
+            " --config.model.backbone_args.frozen_stages=-1"
+        )
+        raise InputError("model.norm", "", advice)
     state = train_step.start(params, rule)
     state, frozen = meshes.replicate((state, frozen), mesh)
     if found := checkpoints.restore(saved(state, frozen)):
@@ -122,7 +131,8 @@ def main(argv: list[str]) -> None:
     del params, frozen, found
 
     # Not earlier: a workdir that refuses this config keeps its own.
-    (workdir / "config.json").write_text(config.to_json_best_effort(indent=2) + "\n")
+    with replacing(workdir / "config.json") as path:
+        path.write_text(config.to_json_best_effort(indent=2) + "\n")
 
     # ---- the loop
     update = train_step.make_train_step(
@@ -182,13 +192,18 @@ def main(argv: list[str]) -> None:
 
             scores = None
             if scored:
-                tracker.params = jax.device_get(state.params)
-                example = Example(val, categories, config.run.overlay_score)
+                host = jax.device_get(state.params)
+                tracker.params = jax.device_put(host, mesh.devices.flat[0])
+                example = Example(val, categories, config.run.overlay_score, signals)
                 results = workdir / "val_results.json"
-                scores = inference.evaluate(tracker, val, results, watch=example)
-                writer.scalars(step, {f"val/{k}": v for k, v in scores.items()})
-                writer.images(step, example.images)
-                bar.line(f"step {step}/{last}  val  {progress.show(scores)}")
+                try:
+                    scores = inference.evaluate(tracker, val, results, watch=example)
+                except Stopped:
+                    stop = signals.received
+                else:
+                    writer.scalars(step, {f"val/{k}": v for k, v in scores.items()})
+                    writer.images(step, example.images)
+                    bar.line(f"step {step}/{last}  val  {progress.show(scores)}")
                 clock = time.monotonic()
             if saves:
                 tree = saved(state, parts.frozen)
@@ -220,16 +235,61 @@ def finite_means(pending: list[dict], step: int) -> dict[str, float]:
     return means
 
 
-class Example:
-    """Draws the middle frame of each of the first videos that pass by."""
+def check_settings(config: ConfigDict) -> None:
+    """Nothing. Raises: InputError for what would else fail late or without a name."""
+    c, fits = config, config.data.scale_hw
+    rules = {
+        "run.log_every": (c.run.log_every > 0, "must be above 0"),
+        "run.save_every": (c.run.save_every > 0, "must be above 0"),
+        "run.eval_every": (c.run.eval_every >= 0, "must be at least 0, which is never"),
+        "tracking.slots": (
+            c.tracking.slots >= c.model.detections,
+            f"must be at least model.detections = {c.model.detections}",
+        ),
+        "tracking.first_frame": (
+            c.tracking.first_frame in ("self", "skip"),
+            "must be 'self' or 'skip'",
+        ),
+        "data.scale_hw": (
+            min(fits) <= min(c.data.canvas) and max(fits) <= max(c.data.canvas),
+            f"must fit the canvas of {c.data.canvas}",
+        ),
+    }
+    for name, (holds, rule) in rules.items():
+        if not holds:
+            section, key = name.split(".")
+            raise InputError(name, "", f"{rule}, is {config[section][key]}")
 
-    def __init__(self, dataset: Dataset, names: list[str], score: float):
+
+def check_scored(val: Dataset, categories: list[str]) -> None:
+    """Nothing. Raises: InputError where val cannot be scored by such a model."""
+    if not val.annotated:
+        rule = "must have 'annotations' to be scored; or set run.eval_every=0"
+        raise InputError(val.path, "", rule)
+    if (names := [c.name for c in val.categories]) != categories:
+        rule = f"must be those trained on, in this order: {categories}; are {names}"
+        raise InputError(val.path, "categories", rule)
+
+
+class Stopped(Exception):
+    """A signal came during an evaluation."""
+
+
+class Example:
+    """Draws the middle frame of each of the first videos; leaves when told to stop."""
+
+    def __init__(
+        self, dataset: Dataset, names: list[str], score: float, signals: "Signals"
+    ):
         self.images: dict[str, np.ndarray] = {}
+        self._signals = signals
         self._dataset, self._names, self._score = dataset, names, score
         self._ids = {video.id for video in dataset.videos[:3]}
 
     def __call__(self, video: Video, frame: inference.FrameTracks) -> None:
-        """Nothing; a chosen frame is drawn."""
+        """Nothing; a chosen frame is drawn. Raises: Stopped after a signal."""
+        if self._signals.received:
+            raise Stopped
         if video.id in self._ids and frame.index == len(video.file_names) // 2:
             image = youtube_vis.read_frame(self._dataset, video, frame.index)
             rows = inference.sure_of(frame, self._score)
@@ -239,7 +299,10 @@ class Example:
 
 
 class Signals:
-    """Remembers SIGTERM and SIGINT, so that the loop can save and leave."""
+    """Remembers SIGTERM and SIGINT, so that the loop can save and leave.
+
+    The second signal does what it does elsewhere: it ends the process.
+    """
 
     received = ""
 
@@ -255,6 +318,7 @@ class Signals:
 
     def _note(self, number: int, _: object) -> None:
         self.received = signal.Signals(number).name
+        signal.signal(number, self._old[signal.Signals(number)])
 
 
 if __name__ == "__main__":
@@ -262,3 +326,5 @@ if __name__ == "__main__":
         app.run(main)
     except InputError as error:
         sys.exit(f"error: {error}")
+    except OSError as error:  # a full disk, a folder that may not be written
+        sys.exit(f"error: {error.filename or 'disk'}: {error.strerror or error}")

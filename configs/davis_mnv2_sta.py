@@ -45,10 +45,11 @@ def get_config() -> ConfigDict:
         background_columns=False,
     )
     c.loss.sampling.update(rois=64, positive_rois=16, border=-1)
+    c.loss.weights["class"] = 2.0
     c.optim.update(
         name="adamw",
         peak_lr=8e-4,
-        steps=1300,
+        steps=4500,
         warmup_steps=100,
         decay="cosine",
         milestones=(),
@@ -56,5 +57,5 @@ def get_config() -> ConfigDict:
         clip_norm=10.0,
     )
     c.tracking.update(clip_length=4, slots=32, expire_after=20)
-    c.run.update(cpu_devices=2, save_every=325, eval_every=650)
+    c.run.update(cpu_devices=2, save_every=500, eval_every=0)
     return c

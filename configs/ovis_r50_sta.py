@@ -1,7 +1,7 @@
-"""STAN, ResNet-50-FPN, OVIS: long occlusions, many objects.
+r"""STAN, ResNet-50-FPN, OVIS: long occlusions, many objects.
 
-    python train.py --config=configs/ovis_r50_sta.py --workdir=runs/ovis_sta \\
-        --config.data.train.annotations=.../annotations_train.json \\
+    python train.py --config=configs/ovis_r50_sta.py --workdir=runs/ovis_sta \
+        --config.data.train.annotations=.../annotations_train.json \
         --config.data.train.frames=.../train
 
 Published: nothing for STAN; 10.8 AP on val for MaskTrack R-CNN, 15.4 for CMaskTrack.

@@ -14,7 +14,7 @@ VARIANTS = {  # name: section, setting, value
     "previous_values": ("model.sta", "value_source", "previous"),  # A2
     "coarse_levels": ("model.sta", "strides", (16, 32, 64)),  # A3
     "separate_embed": ("model.sta", "share_embed", False),  # A8
-    "scaled": ("model.sta", "scale", 0.25),  # A9: 1 / sqrt(c_1)
+    "scaled": ("model.sta", "scale", 0.35),  # A9: 1 / sqrt(c_1)
     "skip_first": ("tracking", "first_frame", "skip"),  # A12
     "any_gap": ("data", "gap", "any"),  # A16
     "update_labels": ("tracking", "update_labels", True),  # as openmmlab

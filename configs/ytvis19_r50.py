@@ -1,7 +1,7 @@
-"""MaskTrack R-CNN, ResNet-50-FPN, YouTube-VIS 2019: the baseline.
+r"""MaskTrack R-CNN, ResNet-50-FPN, YouTube-VIS 2019: the baseline.
 
-    python train.py --config=configs/ytvis19_r50.py --workdir=runs/ytvis19_r50 \\
-        --config.data.train.annotations=.../train.json \\
+    python train.py --config=configs/ytvis19_r50.py --workdir=runs/ytvis19_r50 \
+        --config.data.train.annotations=.../train.json \
         --config.data.train.frames=.../train/JPEGImages
 
 Published: 30.3 AP on val (MaskTrack R-CNN paper), 28 to 31 between runs.

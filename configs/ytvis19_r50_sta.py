@@ -1,7 +1,7 @@
-"""STAN, ResNet-50-FPN, YouTube-VIS 2019 (paper Table 1).
+r"""STAN, ResNet-50-FPN, YouTube-VIS 2019 (paper Table 1).
 
-    python train.py --config=configs/ytvis19_r50_sta.py --workdir=runs/ytvis19_sta \\
-        --config.data.train.annotations=.../train.json \\
+    python train.py --config=configs/ytvis19_r50_sta.py --workdir=runs/ytvis19_sta \
+        --config.data.train.annotations=.../train.json \
         --config.data.train.frames=.../train/JPEGImages
 
 Published: 40.0 AP on test, from 29.3 without STA; backbone and extra data not stated.

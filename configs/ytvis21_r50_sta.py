@@ -1,7 +1,7 @@
-"""STAN, ResNet-50-FPN, YouTube-VIS 2021; its train set is also that of 2022.
+r"""STAN, ResNet-50-FPN, YouTube-VIS 2021; its train set is also that of 2022.
 
-    python train.py --config=configs/ytvis21_r50_sta.py --workdir=runs/ytvis21_sta \\
-        --config.data.train.annotations=.../instances.json \\
+    python train.py --config=configs/ytvis21_r50_sta.py --workdir=runs/ytvis21_sta \
+        --config.data.train.annotations=.../instances.json \
         --config.data.train.frames=.../train/JPEGImages
 
 Published: nothing for STAN; 28.7 AP on val for MaskTrack R-CNN (mmtracking).

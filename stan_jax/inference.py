@@ -61,6 +61,8 @@ class Tracker:
         self._parts, self.params = parts, params
         self._slots, self._dtype = slots, dtype
         self.programs = 0  # how many have been compiled so far
+        self.evicted = 0  # tracks that a full queue has dropped so far
+        self._starts: dict[tuple[int, int], MemoryQueue] = {}  # by canvas
 
         def clip(params, memory, frames, size_hw, valid):
             self.programs += 1  # runs while tracing, so once per canvas
@@ -80,8 +82,10 @@ class Tracker:
     def start(self, video: Video) -> MemoryQueue:
         """Return the memory before the first frame of a video."""
         canvas = clips.canvas_of(video.height, video.width, self.canvas)
-        model = merge(self._parts, self.params, self._dtype)
-        return rollout.start(model, canvas, slots=self._slots)
+        if canvas not in self._starts:
+            model = merge(self._parts, self.params, self._dtype)
+            self._starts[canvas] = rollout.start(model, canvas, slots=self._slots)
+        return self._starts[canvas]
 
     def frames(self, dataset: Dataset, video: Video) -> Iterator[FrameTracks]:
         """Yield what each frame of a video shows, in order; memory does not grow."""
@@ -101,6 +105,7 @@ class Tracker:
                 if index < len(video.file_names):
                     yield FrameTracks(index, *row)
                 index += 1
+        self.evicted += int(memory.evicted)
 
 
 def sure_of(frame: FrameTracks, score: float) -> dict[str, np.ndarray]:

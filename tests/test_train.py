@@ -122,6 +122,7 @@ def test_eval_writes_results_numbers_and_pictures(whole, data):
     )
     assert code == 0, output
     assert output.count("Average") == 5
+    assert "track 3/6  val_0000  frames_per_s" in output
     assert set(json.loads((whole / "scores.json").read_text())) == {
         "AP",
         "AP50",
@@ -189,6 +190,7 @@ def test_whole_demo_run_traces_each_program_once(data, tmp_path):
     found = {}
     for script in ("train.py", "eval.py"):
         line = runs.command(script, data, tmp_path, **changes)
+        line += ["--best"] if script == "eval.py" else []
         code, output = runs.finish(line, JAX_LOG_COMPILES="1")
         assert code == 0, output
         traced = re.findall(r"Finished tracing \+ transforming (\w+) for pjit", output)

@@ -98,7 +98,7 @@ def _claim(folder: Path, stamp: dict) -> None:
         except ValueError as error:
             raise InputError(path, "", f"must be a json file: {error}") from None
         if found != stamp:
-            rule = f"the folder holds another set: {found}, asked for {stamp}"
+            rule = f"holds another set: {found}, asked for {stamp}; delete the folder"
             raise InputError(path, "", rule)
         return
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
@@ -207,7 +207,7 @@ def _write_json(path: Path, content: dict) -> None:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Command line; by default the demo set: 160 videos to learn from, 24 held out."""
+    """Command line; by default the demo set: 320 videos to learn from, 24 held out."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", required=True, help="folder to fill")
     parser.add_argument("--hard", action="store_true", help="spoil 45 % of the frames")

@@ -1,6 +1,6 @@
-"""How a YouTube-VIS set lives in tensorflow-datasets, without TensorFlow.
+r"""How a YouTube-VIS set lives in tensorflow-datasets, without TensorFlow.
 
-    python -m stan_jax.data.tfds_youtube_vis --out=FOLDER \\
+    python -m stan_jax.data.tfds_youtube_vis --out=FOLDER \
         --split=train:train.json:train/JPEGImages --split=val:val.json:val/JPEGImages
 
     dataset = load(FOLDER, "train")  # as youtube_vis.load, for every use of it

@@ -59,8 +59,9 @@ class Video(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Folder of the frames."""
-        return PurePosixPath(self.file_names[0]).parent.name
+        """Folder of the frames, fit to be the name of a file."""
+        parts = PurePosixPath(self.file_names[0]).parent.parts
+        return "-".join(parts) or f"video-{self.id}"
 
 
 class Dataset(NamedTuple):

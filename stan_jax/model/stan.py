@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int, UInt8
 
+from stan_jax.errors import InputError
 from stan_jax.model.fpn import STRIDES, FeaturePyramid
 from stan_jax.model.heads import BoxHead, MaskHead, RpnHead, TrackHead
 from stan_jax.model.layers import NORMS
@@ -72,6 +73,13 @@ class STAN(nnx.Module):
         background_columns: bool = False,
         rngs: nnx.Rngs,
     ):
+        for name, value, table in (
+            ("model.backbone", backbone, BACKBONES),
+            ("model.norm", norm, NORMS),
+        ):
+            if value not in table:
+                rule = f"must be one of {', '.join(table)}, is '{value}'"
+                raise InputError(name, "", rule)
         self.num_classes, self.anchor_scale = num_classes, anchor_scale
         self.pre_nms, self.proposals, self.rpn_nms = pre_nms, proposals, rpn_nms
         self.score_threshold, self.box_nms = score_threshold, box_nms

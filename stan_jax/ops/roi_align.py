@@ -122,9 +122,13 @@ def _pool(num_rows, table, taps):
     y, wy, x, _ = taps
     total = jnp.zeros((*y.shape[:3], x.shape[2], table.shape[1]), jnp.float32)
     if y.shape[3] * x.shape[3] <= 16:
-        # A branch, because XLA does not fuse across it: on CPU it would else pool once
-        # more for the gradient of what comes next, in an order that is 10 times slower.
-        total = jax.lax.cond((wy != 0).any(), add_all, lambda zeros: zeros, total)
+
+        def branch(total):
+            return jax.lax.cond((wy != 0).any(), add_all, lambda zeros: zeros, total)
+
+        # XLA does not fuse across a branch. On CPU it would else pool once more for
+        # the gradient of what comes next, in an order that is 10 times slower.
+        total = jax.lax.platform_dependent(total, cpu=branch, default=add_all)
     else:
         total = _each_tap(taps, add, total)
     return total.astype(table.dtype)

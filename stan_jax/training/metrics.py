@@ -15,6 +15,8 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
+from stan_jax.errors import InputError
+
 
 class MetricWriter:
     """Writer of `metrics.jsonl`, `images/` and `events/` in one workdir.
@@ -30,18 +32,23 @@ class MetricWriter:
         self.workdir.mkdir(parents=True, exist_ok=True)
         path = self.workdir / "metrics.jsonl"
         _drop(path, first_step)
-        self._lines = path.open("a", encoding="utf-8")
+        self._lines = path.open("ab", buffering=0)  # nothing is left for `close`
         self._events = _events(self.workdir / "events", first_step)
 
     def scalars(self, step: int, values: Mapping[str, Any]) -> None:
         """One line {"step": step, name: value, ...}, on disk when this returns.
 
         values: numbers or arrays of one element; a non-finite one is written as null.
+        Raises: InputError where the disk is full.
         """
         numbers = {k: float(np.asarray(v)) for k, v in values.items()}
         plain = {k: v if math.isfinite(v) else None for k, v in numbers.items()}
-        self._lines.write(json.dumps({"step": int(step)} | plain) + "\n")
-        self._lines.flush()
+        line = json.dumps({"step": int(step)} | plain) + "\n"
+        try:
+            self._lines.write(line.encode())
+        except OSError as error:
+            rule = f"cannot be written: {error.strerror or error}"
+            raise InputError(self._lines.name, f"step {step}", rule) from error
         if self._events:
             for name in (k for k, v in plain.items() if v is not None):
                 self._events.add_scalar(name, numbers[name], step)

@@ -79,9 +79,14 @@ def make_train_step(
             return losses.total(terms, loss_weights)
 
         (loss, metrics), grads = jax.value_and_grad(loss_fn, has_aux=True)(params)
+        return total((metrics | {"loss": loss}, grads))
+
+    def total(tree: PyTree) -> PyTree:
+        if mesh.size == 1 or mesh.devices.flat[0].platform != "cpu":
+            return jax.lax.psum(tree, "data")
         # As one vector: devices of a CPU meet once instead of once for each array.
-        flat, tree = ravel_pytree((metrics | {"loss": loss}, grads))
-        return tree(jax.lax.psum(flat, "data"))
+        flat, restore = ravel_pytree(tree)
+        return restore(jax.lax.psum(flat, "data"))
 
     # Left to itself, the compiler gathers the features of all devices on each of them
     # to pool RoIs from: half as fast on two.

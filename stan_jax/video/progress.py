@@ -1,5 +1,6 @@
 """What a person sees while a long command runs: a bar, and a line now and then."""
 
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -34,6 +35,7 @@ class Bar:
             disable=not self._console.is_terminal,
             transient=True,
         )
+        self._first, self._total, self._since = start, total, time.monotonic()
         self._task = self._bar.add_task(title, total=total, completed=start, figures="")
 
     def __enter__(self) -> "Bar":
@@ -48,6 +50,17 @@ class Bar:
         if figures is not None:
             self._bar.update(self._task, figures=show(figures))
         self._bar.advance(self._task)
+
+    def lap(self, name: str) -> None:
+        """Nothing; where there is no bar, a line says how far it would stand."""
+        if not self._console.is_terminal:
+            task = self._bar.tasks[self._task]
+            pace = (task.completed - self._first) / (time.monotonic() - self._since)
+            left = clock((self._total - task.completed) / max(pace, 1e-9))
+            self.line(
+                f"{task.description} {task.completed:.0f}/{self._total}  {name}"
+                f"  frames_per_s {pace:.3g}  left {left}"
+            )
 
     def line(self, text: str) -> None:
         """Nothing; the text stands above the bar, or in the log."""

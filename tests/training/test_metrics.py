@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from stan_jax.errors import InputError
 from stan_jax.training import metrics
 
 
@@ -23,6 +24,15 @@ def test_scalars_come_back_as_written(tmp_path):
     with metrics.MetricWriter(tmp_path) as writer:
         writer.scalars(3, {"loss": jnp.float32(0.25), "lr": np.float64(0.1), "n": 2})
     assert metrics.read(tmp_path) == [{"step": 3, "loss": 0.25, "lr": 0.1, "n": 2.0}]
+
+
+def test_full_disk_is_named(tmp_path):
+    (tmp_path / "metrics.jsonl").symlink_to("/dev/full")
+    with (
+        pytest.raises(InputError, match="metrics.jsonl: step 1: cannot be written"),
+        metrics.MetricWriter(tmp_path) as writer,
+    ):
+        writer.scalars(1, {"loss": 1.0})
 
 
 def test_scalars_are_on_disk_before_close(tmp_path):
