@@ -3,7 +3,7 @@
     python train.py --config=configs/davis_mnv2_sta.py --workdir=runs/davis
     python eval.py --config=configs/davis_mnv2_sta.py --workdir=runs/davis
 
-Published: nothing. Ours: 0.309 AP on the train videos, 0.075 on val.
+Published: nothing. Ours: 0.548 AP on the train videos, 0.214 on val, after 23 minutes.
 The set is far too small to learn classes that carry over to new scenes: AP on its train
 videos says that the system learns.
 Sources: [M] MaskTrackRCNN config, [O] our choice.
@@ -32,7 +32,7 @@ def get_config() -> ConfigDict:
         max_objects=8,
         num_threads=2,
     )
-    c.model.backbone_args = dict(frozen_blocks=3)  # up to stride 4
+    c.model.backbone_args = dict(frozen_blocks=14)  # up to stride 16
     c.model.update(
         backbone="mobilenet_v2",
         channels=64,
@@ -49,7 +49,7 @@ def get_config() -> ConfigDict:
     c.optim.update(
         name="adamw",
         peak_lr=8e-4,
-        steps=4500,
+        steps=2400,
         warmup_steps=100,
         decay="cosine",
         milestones=(),
