@@ -22,10 +22,10 @@ demo: $(VENV)/.has-video,tb
 	$(BIN)/python eval.py $(DEMO)
 
 test: $(VENV)/.has-test
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 fast: $(VENV)/.has-test
-	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" $(ARGS)
 
 # The tests are left out of ty: fixtures and wrong input on purpose have no good types.
 # What they need is installed all the same: ty looks into the optional packages.
