@@ -8,7 +8,6 @@ results file, ready for the challenge server.
 """
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,15 +15,14 @@ from absl import app, flags, logging
 from flax import nnx
 from ml_collections import config_flags
 
-from stan_jax import inference
+from stan_jax import errors, inference
 from stan_jax.data import youtube_vis
-from stan_jax.errors import InputError
 from stan_jax.evaluation import youtube_vis_ap
 from stan_jax.evaluation.results import replacing
 from stan_jax.model.stan import STAN, architecture
 from stan_jax.training import mesh, train_step
 from stan_jax.training.checkpoint import restore_params
-from stan_jax.video import progress, report
+from stan_jax.video import progress, report, write
 
 config_flags.DEFINE_config_file("config", None, "What was trained.", lock_config=True)
 flags.DEFINE_string("workdir", None, "Where train.py left its checkpoints.")
@@ -58,10 +56,8 @@ def main(argv: list[str]) -> None:
         fingerprint=architecture(config.model.to_dict(), categories),
     )
     frozen = restore_params(checkpoints, parts.frozen, best=best, prefix="frozen")
-    parts = parts._replace(frozen=frozen)
     tracker = inference.Tracker(
-        parts,
-        params,
+        train_step.merge(parts._replace(frozen=frozen), params),
         canvas=config.data.canvas,
         scale_hw=config.data.scale_hw,
         dtype=config.run.dtype,
@@ -93,7 +89,8 @@ def main(argv: list[str]) -> None:
     if tracker.evicted:
         print(f"{tracker.evicted} tracks left a full queue: raise tracking.slots?")
     if drawn:
-        print(f"pictures: {workdir / 'overlays'}")
+        without = "" if write.available() else " (no mp4: needs the extra `video`)"
+        print(f"pictures: {workdir / 'overlays'}{without}")
 
     # ---- the numbers
     if scores:
@@ -103,9 +100,5 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    try:
+    with errors.as_messages():
         app.run(main)
-    except InputError as error:
-        sys.exit(f"error: {error}")
-    except OSError as error:  # a full disk, a folder that may not be written
-        sys.exit(f"error: {error.filename or 'disk'}: {error.strerror or error}")

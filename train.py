@@ -6,11 +6,14 @@ A workdir that holds a checkpoint is resumed, bit for bit. Any setting can be ch
 on the command line, e.g. --config.optim.peak_lr=0.01.
 """
 
+import json
 import math
 import signal
 import sys
 import time
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -18,7 +21,7 @@ from absl import app, flags, logging
 from flax import nnx
 from ml_collections import ConfigDict, config_flags
 
-from stan_jax import inference
+from stan_jax import errors, inference
 from stan_jax.data import batches, sources, youtube_vis
 from stan_jax.data.youtube_vis import Dataset, Video
 from stan_jax.errors import InputError
@@ -45,6 +48,7 @@ def main(argv: list[str]) -> None:
 
     # ---- devices
     logging.set_verbosity(logging.WARNING)
+    check_settings(config)
     meshes.configure(cpu_devices=config.run.cpu_devices)
     mesh = meshes.make_mesh()
     meshes.check_batch(config.data.batch, mesh)
@@ -80,7 +84,6 @@ def main(argv: list[str]) -> None:
         check_scored(val, categories)
 
     # ---- model and optimizer
-    check_settings(config)
     model = STAN(
         num_classes=len(categories), **config.model, rngs=nnx.Rngs(config.seed)
     )
@@ -92,6 +95,15 @@ def main(argv: list[str]) -> None:
     print(
         f"{mesh.devices.size} x {jax.devices()[0].device_kind}, jax {jax.__version__}"
     )
+    tracker = inference.Tracker(
+        model,
+        canvas=config.data.canvas,
+        scale_hw=config.data.scale_hw,
+        dtype=config.run.dtype,
+        **config.tracking,
+    )
+    # What an evaluation tracks with is set there; the run does not keep this beside it.
+    tracker.params = tracker.frozen = {}
     del model
 
     # ---- where the parameters come from; the first that applies wins
@@ -131,8 +143,7 @@ def main(argv: list[str]) -> None:
     del params, frozen, found
 
     # Not earlier: a workdir that refuses this config keeps its own.
-    with replacing(workdir / "config.json") as path:
-        path.write_text(config.to_json_best_effort(indent=2) + "\n")
+    note_config(workdir / "config.json", config)
 
     # ---- the loop
     update = train_step.make_train_step(
@@ -143,14 +154,6 @@ def main(argv: list[str]) -> None:
         loss_weights=config.loss.weights.to_dict(),
         sampling=Sampling(**config.loss.sampling),
         dtype=config.run.dtype,
-    )
-    tracker = inference.Tracker(  # on one device, hence the frozen part anew
-        parts._replace(frozen=jax.device_get(parts.frozen)),
-        {},
-        canvas=config.data.canvas,
-        scale_hw=config.data.scale_hw,
-        dtype=config.run.dtype,
-        **config.tracking,
     )
     first, last = int(state.step) + 1, config.optim.steps
     pending, clock = [], time.monotonic()
@@ -192,17 +195,20 @@ def main(argv: list[str]) -> None:
 
             scores = None
             if scored:
-                host = jax.device_get(state.params)
-                tracker.params = jax.device_put(host, mesh.devices.flat[0])
-                example = Example(val, categories, config.run.overlay_score, signals)
+                # Through the host: tracking runs on one device.
+                host = jax.device_get((state.params, parts.frozen))
+                first_device = mesh.devices.flat[0]
+                tracker.params, tracker.frozen = jax.device_put(host, first_device)
+                examples = Examples(val, config.run.overlay_score)
+                watch = partial(watch_out, signals, examples)
                 results = workdir / "val_results.json"
                 try:
-                    scores = inference.evaluate(tracker, val, results, watch=example)
+                    scores = inference.evaluate(tracker, val, results, watch=watch)
                 except Stopped:
                     stop = signals.received
                 else:
                     writer.scalars(step, {f"val/{k}": v for k, v in scores.items()})
-                    writer.images(step, example.images)
+                    writer.images(step, examples.images)
                     bar.line(f"step {step}/{last}  val  {progress.show(scores)}")
                 clock = time.monotonic()
             if saves:
@@ -211,6 +217,7 @@ def main(argv: list[str]) -> None:
             if stop:
                 bar.line(f"stopped by {stop}; step {step} is saved, run again to go on")
                 break
+    iterator.close()
     checkpoints.close()
 
 
@@ -237,28 +244,37 @@ def finite_means(pending: list[dict], step: int) -> dict[str, float]:
 
 def check_settings(config: ConfigDict) -> None:
     """Nothing. Raises: InputError for what would else fail late or without a name."""
-    c, fits = config, config.data.scale_hw
-    rules = {
-        "run.log_every": (c.run.log_every > 0, "must be above 0"),
-        "run.save_every": (c.run.save_every > 0, "must be above 0"),
-        "run.eval_every": (c.run.eval_every >= 0, "must be at least 0, which is never"),
-        "tracking.slots": (
-            c.tracking.slots >= c.model.detections,
-            f"must be at least model.detections = {c.model.detections}",
-        ),
-        "tracking.first_frame": (
-            c.tracking.first_frame in ("self", "skip"),
-            "must be 'self' or 'skip'",
-        ),
-        "data.scale_hw": (
-            min(fits) <= min(c.data.canvas) and max(fits) <= max(c.data.canvas),
-            f"must fit the canvas of {c.data.canvas}",
-        ),
-    }
-    for name, (holds, rule) in rules.items():
-        if not holds:
-            section, key = name.split(".")
-            raise InputError(name, "", f"{rule}, is {config[section][key]}")
+    run = config.run
+    for name, least in (
+        ("log_every", 1),
+        ("save_every", 1),
+        ("eval_every", 0),
+        ("cpu_devices", 1),
+    ):
+        if run[name] < least:
+            rule = f"must be at least {least}, is {run[name]}"
+            raise InputError(f"run.{name}", "", rule)
+
+
+def note_config(path: Path, config: ConfigDict) -> None:
+    """Nothing; `path` holds the config. What a resumed run changes is printed."""
+    new = config.to_json_best_effort(indent=2)
+    old = path.read_text() if path.is_file() else new
+    before, now = (flags_of(json.loads(text)) for text in (old, new))
+    for name in sorted(before.keys() | now.keys()):
+        if before.get(name) != now.get(name):
+            print(f"changed since: {name} from {before.get(name)} to {now.get(name)}")
+    with replacing(path) as partial:
+        partial.write_text(new + "\n")
+
+
+def flags_of(tree: dict, prefix: str = "config") -> dict[str, Any]:
+    """Return the settings of nested dicts by the names of their flags."""
+    flat = {}
+    for key, value in tree.items():
+        name = f"{prefix}.{key}"
+        flat |= flags_of(value, name) if isinstance(value, dict) else {name: value}
+    return flat
 
 
 def check_scored(val: Dataset, categories: list[str]) -> None:
@@ -271,25 +287,17 @@ def check_scored(val: Dataset, categories: list[str]) -> None:
         raise InputError(val.path, "categories", rule)
 
 
-class Stopped(Exception):
-    """A signal came during an evaluation."""
+class Examples:
+    """Pictures of an evaluation: the middle frame of each of the first videos."""
 
-
-class Example:
-    """Draws the middle frame of each of the first videos; leaves when told to stop."""
-
-    def __init__(
-        self, dataset: Dataset, names: list[str], score: float, signals: "Signals"
-    ):
+    def __init__(self, dataset: Dataset, score: float):
         self.images: dict[str, np.ndarray] = {}
-        self._signals = signals
-        self._dataset, self._names, self._score = dataset, names, score
+        self._dataset, self._score = dataset, score
+        self._names = [category.name for category in dataset.categories]
         self._ids = {video.id for video in dataset.videos[:3]}
 
-    def __call__(self, video: Video, frame: inference.FrameTracks) -> None:
-        """Nothing; a chosen frame is drawn. Raises: Stopped after a signal."""
-        if self._signals.received:
-            raise Stopped
+    def add(self, video: Video, frame: inference.FrameTracks) -> None:
+        """Nothing; the frame is drawn if it is one of the chosen."""
         if video.id in self._ids and frame.index == len(video.file_names) // 2:
             image = youtube_vis.read_frame(self._dataset, video, frame.index)
             rows = inference.sure_of(frame, self._score)
@@ -321,10 +329,19 @@ class Signals:
         signal.signal(number, self._old[signal.Signals(number)])
 
 
+class Stopped(Exception):
+    """A signal came during an evaluation."""
+
+
+def watch_out(
+    signals: Signals, examples: Examples, video: Video, frame: inference.FrameTracks
+) -> None:
+    """Nothing; sees each frame of an evaluation. Raises: Stopped after a signal."""
+    if signals.received:
+        raise Stopped
+    examples.add(video, frame)
+
+
 if __name__ == "__main__":
-    try:
+    with errors.as_messages():
         app.run(main)
-    except InputError as error:
-        sys.exit(f"error: {error}")
-    except OSError as error:  # a full disk, a folder that may not be written
-        sys.exit(f"error: {error.filename or 'disk'}: {error.strerror or error}")

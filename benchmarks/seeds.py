@@ -5,7 +5,8 @@
         -- --config.optim.steps=1500 --config.run.cpu_devices=1
 
 Trains and evaluates every config with every seed under runs/seeds; what is there
-already is not done again. What follows `--` goes to train.py and eval.py.
+already is not done again, and refused if it was made with other overrides. What
+follows `--` goes to train.py and eval.py.
 """
 
 import argparse
@@ -24,10 +25,15 @@ NUMBERS = ("AP", "AP50", "AP75", "AR1", "AR10")
 def run(config, seed, folder, overrides):
     workdir = folder / f"{config}_{seed}"
     start = time.monotonic()
+    workdir.mkdir(parents=True, exist_ok=True)
+    note = workdir / "overrides.json"
+    if not note.is_file():
+        note.write_text(json.dumps(overrides))
+    if (made := json.loads(note.read_text())) != overrides:
+        sys.exit(f"{workdir} was made with {made}: delete it, or name another --folder")
     for script in ("train.py", "eval.py"):
         if (workdir / "scores.json").is_file():
             break
-        workdir.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, script, f"--config=configs/{config}.py"]
         command += [f"--workdir={workdir}", f"--config.seed={seed}", *overrides]
         with (workdir / f"{script}.log").open("a") as log:

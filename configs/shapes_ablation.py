@@ -24,6 +24,8 @@ VARIANTS = {  # name: section, setting, value
 
 def get_config(name: str = "previous_values") -> ConfigDict:
     c = shapes_hard_sta.get_config()
+    if name not in VARIANTS:
+        raise ValueError(f"must be one of {', '.join(VARIANTS)}, is '{name}'")
     section, setting, value = VARIANTS[name]
     place = c
     for part in section.split("."):

@@ -1,5 +1,8 @@
 """What is raised when a file or a setting given by the user breaks a rule."""
 
+import contextlib
+import sys
+from collections.abc import Generator
 from pathlib import Path
 
 
@@ -14,3 +17,14 @@ class InputError(ValueError):
     def __init__(self, file: str | Path, record: str, rule: str):
         self.file, self.record, self.rule = str(file), record, rule
         super().__init__(": ".join(part for part in (str(file), record, rule) if part))
+
+
+@contextlib.contextmanager
+def as_messages() -> Generator[None]:
+    """End a script with one line and status 1 where the user can mend what is wrong."""
+    try:
+        yield
+    except InputError as error:
+        sys.exit(f"error: {error}")
+    except OSError as error:  # a full disk, a folder that may not be written
+        sys.exit(f"error: {error.filename or 'disk'}: {error.strerror or error}")

@@ -12,12 +12,14 @@ from jaxtyping import Bool, Float, Int, PyTree
 
 from stan_jax.data import batches, clips
 from stan_jax.data.youtube_vis import Dataset, Video
+from stan_jax.errors import InputError
 from stan_jax.evaluation import youtube_vis_ap
 from stan_jax.evaluation.results import ResultsWriter, TrackBuilder
+from stan_jax.model.stan import STAN
 from stan_jax.ops import masks
 from stan_jax.tracking import rollout
 from stan_jax.tracking.memory import MatchWeights
-from stan_jax.training.train_step import Split, merge
+from stan_jax.training.train_step import Split, merge, split
 from stan_jax.types import MemoryQueue, Tracks
 
 OFFICIAL = ("AP", "AP50", "AP75", "AR1", "AR10")  # the table of the challenge
@@ -38,16 +40,17 @@ class FrameTracks(NamedTuple):
 class Tracker:
     """A model that is ready to track videos; compiles one program per canvas.
 
-    params: may be set anew, as training does, and need no other program then.
+    params, frozen: what of the model learns and what does not, as `train_step.split`
+    gives them; may be set anew, as training does, and need no other program then.
     canvas: landscape (height, width) in pixels, multiples of 32; portrait videos get
     its transpose. scale_hw: bounds of a frame inside it. clip_length: frames that go
     through the model at once. slots, weights, options: see `tracking`.
+    Raises: InputError if one of these does not fit the model or another.
     """
 
     def __init__(
         self,
-        parts: Split,
-        params: PyTree,
+        model: STAN,
         *,
         canvas: tuple[int, int],
         scale_hw: tuple[int, int],
@@ -57,18 +60,20 @@ class Tracker:
         dtype: str = "float32",
         **options: Any,
     ):
+        clips.check_canvas(canvas, [scale_hw])
+        if clip_length < 1:
+            raise InputError("clip_length", "", f"must be above 0, is {clip_length}")
         self.canvas, self.scale_hw, self.clip_length = canvas, scale_hw, clip_length
-        self._parts, self.params = parts, params
+        self._structure, self.params, self.frozen = split(model)
         self._slots, self._dtype = slots, dtype
-        self.programs = 0  # how many have been compiled so far
+        self.programs = 0  # how many have been traced so far
         self.evicted = 0  # tracks that a full queue has dropped so far
         self._starts: dict[tuple[int, int], MemoryQueue] = {}  # by canvas
 
-        def clip(params, memory, frames, size_hw, valid):
+        def clip(params, frozen, memory, frames, size_hw, valid):
             self.programs += 1  # runs while tracing, so once per canvas
-            model = merge(parts, params, dtype)
             return rollout.clip(
-                model,
+                self._model(params, frozen),
                 memory,
                 frames,
                 size_hw,
@@ -78,14 +83,30 @@ class Tracker:
             )
 
         self._clip = jax.jit(clip)
+        # Settings that do not go together are found now, not after hours of training;
+        # the trace is kept for the first landscape video.
+        jax.eval_shape(
+            self._clip,
+            self.params,
+            self.frozen,
+            self._start(canvas),
+            jax.ShapeDtypeStruct((clip_length, *canvas, 3), jnp.uint8),
+            jax.ShapeDtypeStruct((2,), jnp.int32),
+            jax.ShapeDtypeStruct((clip_length,), bool),
+        )
 
     def start(self, video: Video) -> MemoryQueue:
         """Return the memory before the first frame of a video."""
-        canvas = clips.canvas_of(video.height, video.width, self.canvas)
+        return self._start(clips.canvas_of(video.height, video.width, self.canvas))
+
+    def _start(self, canvas: tuple[int, int]) -> MemoryQueue:
         if canvas not in self._starts:
-            model = merge(self._parts, self.params, self._dtype)
+            model = self._model(self.params, self.frozen)
             self._starts[canvas] = rollout.start(model, canvas, slots=self._slots)
         return self._starts[canvas]
+
+    def _model(self, params: PyTree, frozen: PyTree) -> STAN:
+        return merge(Split(self._structure, {}, frozen), params, self._dtype)
 
     def frames(self, dataset: Dataset, video: Video) -> Iterator[FrameTracks]:
         """Yield what each frame of a video shows, in order; memory does not grow."""
@@ -98,7 +119,9 @@ class Tracker:
             scale_hw=self.scale_hw,
             clip_length=self.clip_length,
         ):
-            memory, tracks = self._clip(self.params, memory, frames, size_hw, valid)
+            memory, tracks = self._clip(
+                self.params, self.frozen, memory, frames, size_hw, valid
+            )
             pasted = paste(tracks, jnp.asarray(size_hw), size)
             shown = (tracks.ids, tracks.labels, tracks.scores, tracks.valid, *pasted)
             for row in zip(*map(np.asarray, shown), strict=True):

@@ -36,7 +36,7 @@ def test_config_sections_bind_to_signatures(module):
     inspect.signature(optimizer.build).bind(None, **c.optim, frozen=())
     losses.Sampling(**c.loss.sampling)
     inspect.signature(inference.Tracker.__init__).bind(
-        None, None, None, canvas=None, scale_hw=None, dtype=None, **c.tracking
+        None, None, canvas=None, scale_hw=None, dtype=None, **c.tracking
     )
 
 
@@ -71,6 +71,11 @@ def test_config_refuses_a_key_that_it_does_not_have(module):
     c = module.get_config().lock()
     with pytest.raises(AttributeError, match="peak_lr"):
         c.optim.peek_lr = 0.1
+
+
+def test_unknown_ablation_is_refused_with_those_there_are():
+    with pytest.raises(ValueError, match="must be one of .*scaled.* is 'resnet5'"):
+        shapes_ablation.get_config("resnet5")
 
 
 @pytest.mark.parametrize("name", shapes_ablation.VARIANTS)

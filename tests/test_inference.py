@@ -9,22 +9,13 @@ from stan_jax import inference
 from stan_jax.data import shapes, youtube_vis
 from stan_jax.errors import InputError
 from stan_jax.evaluation import youtube_vis_ap
-from stan_jax.training import train_step
 from stan_jax.types import Tracks
-
-OPTIONS = dict(
-    canvas=(64, 96),
-    scale_hw=(64, 96),
-    clip_length=3,
-    slots=8,
-    weights=dict(score=1.0, iou=2.0, label=10.0),
-)
 
 
 @pytest.fixture(scope="module")
 def tracker():
-    parts = train_step.split(tiny_model.build(num_classes=6))
-    return inference.Tracker(parts, parts.params, **OPTIONS)
+    model = tiny_model.build(num_classes=6)
+    return inference.Tracker(model, **tiny_model.TRACKING)
 
 
 def make(folder, height, width, frames=4):
@@ -78,12 +69,47 @@ def test_dataset_without_annotations_gives_results_and_no_numbers(tmp_path, trac
 
 
 def test_nothing_found_scores_zero(tmp_path):
-    parts = train_step.split(tiny_model.build(num_classes=6, score_threshold=2.0))
-    blind = inference.Tracker(parts, parts.params, **OPTIONS)
+    model = tiny_model.build(num_classes=6, score_threshold=2.0)
+    blind = inference.Tracker(model, **tiny_model.TRACKING)
     dataset = make(tmp_path / "set", 64, 96)
     scores = inference.evaluate(blind, dataset, tmp_path / "r.json")
     assert scores == dict.fromkeys(inference.OFFICIAL, 0.0)
     assert json.loads((tmp_path / "r.json").read_text()) == []
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "rule"),
+    [
+        ("slots", 3, "must hold 6 detections of a frame, is 3"),
+        ("first_frame", "none", "must be 'self' or 'skip', is 'none'"),
+        ("clip_length", 0, "must be above 0, is 0"),
+        ("canvas", (96, 64), "must be landscape and hold 64 x 96, is 96 x 64"),
+        ("canvas", (72, 96), "must have sides that divide by 32, is 72 x 96"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused_before_any_video(setting, value, rule):
+    settings = tiny_model.TRACKING | {setting: value}
+    with pytest.raises(InputError, match=f"^{setting}: {rule}"):
+        inference.Tracker(tiny_model.build(), **settings)
+
+
+def test_scale_that_leaves_the_canvas_is_refused():
+    settings = tiny_model.TRACKING | dict(scale_hw=(64, 128))
+    with pytest.raises(InputError, match="hold 64 x 128, is 64 x 96"):
+        inference.Tracker(tiny_model.build(), **settings)
+
+
+def test_tracks_that_left_a_full_queue_are_counted_over_videos(
+    tmp_path, tracker, monkeypatch
+):
+    dataset = make(tmp_path / "set", 64, 96)
+    first = tracker.start(dataset.videos[0])
+    evicted = first.evicted + 4
+    monkeypatch.setattr(tracker, "evicted", 0)
+    monkeypatch.setattr(tracker, "start", lambda _: first._replace(evicted=evicted))
+    for video in dataset.videos:
+        assert list(tracker.frames(dataset, video))
+    assert tracker.evicted == 2 * 4
 
 
 def test_broken_frame_leaves_no_results_behind(tmp_path, tracker):

@@ -32,6 +32,15 @@ SETTINGS: dict[str, Any] = dict(
 )
 
 
+TRACKING: dict[str, Any] = dict(
+    canvas=CANVAS,
+    scale_hw=CANVAS,
+    clip_length=3,
+    slots=8,
+    weights=dict(score=1.0, iou=2.0, label=10.0),
+)
+
+
 def build(seed=0, **changes):
     """A model whose untrained heads are loud enough to detect and to tell apart."""
     model = STAN(**(SETTINGS | changes), rngs=nnx.Rngs(seed))

@@ -206,10 +206,4 @@ def _check_settings(
     for name, (holds, rule) in rules.items():
         if not holds:
             raise InputError(name, "", rule)
-    fh, fw = settings.canvas
-    for scale_hw in (settings.canvas, *settings.scales_hw):
-        if fh > fw or min(scale_hw) > fh or max(scale_hw) > fw:
-            rule = (
-                f"must be landscape and hold every scale, is {fh} x {fw} for {scale_hw}"
-            )
-            raise InputError("canvas", "", rule)
+    clips.check_canvas(settings.canvas, settings.scales_hw)

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int, UInt8
 from PIL import Image
 
+from stan_jax.errors import InputError
 from stan_jax.types import Pair
 
 Masks = Sequence[Bool[np.ndarray, "h w"] | None]  # one for each object; None: not there
@@ -23,6 +24,16 @@ def canvas_of(
     """Canvas for a video: the landscape one, or its transpose for portrait videos."""
     fh, fw = landscape_hw
     return (fw, fh) if height > width else (fh, fw)
+
+
+def check_canvas(canvas: tuple[int, int], scales_hw: Sequence[tuple[int, int]]) -> None:
+    """Nothing. Raises: InputError if the canvas is portrait or a scale leaves it."""
+    fh, fw = canvas
+    for scale_hw in scales_hw:
+        if fh > fw or min(scale_hw) > fh or max(scale_hw) > fw:
+            held = f"{min(scale_hw)} x {max(scale_hw)}"
+            rule = f"must be landscape and hold {held}, is {fh} x {fw}"
+            raise InputError("canvas", "", rule)
 
 
 def fit(

@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 from PIL import Image
 
+from stan_jax import errors
 from stan_jax.data import scene, weather
 from stan_jax.errors import InputError
 
@@ -216,10 +217,7 @@ def main(argv: list[str] | None = None) -> None:
         parser.add_argument(f"--{name}", type=int, default=value, help=f"({value})")
     arguments = vars(parser.parse_args(argv))
     out = arguments.pop("out")
-    try:
-        generate(out, **arguments, progress=_show)
-    except InputError as error:
-        sys.exit(f"shapes: {error}")
+    generate(out, **arguments, progress=_show)
     print(f"shapes: {out} is ready")
 
 
@@ -231,4 +229,5 @@ def _show(done: int, total: int) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with errors.as_messages():
+        main()

@@ -15,7 +15,8 @@ def load(annotations: str | Path, frames: str | Path) -> Dataset:
     Raises: InputError as the `load` of either; also where the second needs the extra
     `tfds` to be installed.
     """
-    if not Path(annotations).is_dir() or not str(annotations):
+    is_folder = str(annotations) != "" and Path(annotations).is_dir()
+    if not is_folder:
         return youtube_vis.load(annotations, frames)
     if not (Path(annotations) / "youtube_vis_frames").is_dir():
         rule = "is a folder: name the json in it, or a folder prepared as TFDS"

@@ -13,7 +13,6 @@ videos into PNG and cannot be read as a data source, hence this one.
 
 import argparse
 import hashlib
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
+from stan_jax import errors
 from stan_jax.data import youtube_vis
 from stan_jax.data.youtube_vis import Dataset, Track, Video
 from stan_jax.errors import InputError
@@ -232,7 +232,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
+    with errors.as_messages():
         main()
-    except InputError as error:
-        sys.exit(f"error: {error}")

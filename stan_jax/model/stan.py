@@ -33,6 +33,7 @@ STD = (58.395, 57.12, 57.375)
 BOX_STDS = (0.1, 0.1, 0.2, 0.2)  # Fast R-CNN's, for the deltas of the box head
 BOX_CELLS, MASK_CELLS = 7, 14  # cells of a RoI's side
 ROI_STRIDES = STRIDES[:4]  # P6 only proposes
+COARSEST = ROI_STRIDES[-1]  # stride of the backbone's last map
 
 
 class STAN(nnx.Module):
@@ -74,8 +75,8 @@ class STAN(nnx.Module):
         rngs: nnx.Rngs,
     ):
         for name, value, table in (
-            ("model.backbone", backbone, BACKBONES),
-            ("model.norm", norm, NORMS),
+            ("backbone", backbone, BACKBONES),
+            ("norm", norm, NORMS),
         ):
             if value not in table:
                 rule = f"must be one of {', '.join(table)}, is '{value}'"
@@ -108,7 +109,14 @@ class STAN(nnx.Module):
         frames: UInt8[Array, "b fh fw 3"],
         size_hw: Int[Array, "b 2"],
     ) -> tuple[Float[Array, "b _ _ c"], ...]:
-        """Return P2..P6 of RGB frames before any attention."""
+        """Return P2..P6 of RGB frames before any attention.
+
+        Raises: InputError if the sides of the canvas are no multiples of 32.
+        """
+        fh, fw = frames.shape[1:3]
+        if fh % COARSEST or fw % COARSEST:
+            rule = f"must have sides that divide by {COARSEST}, is {fh} x {fw}"
+            raise InputError("canvas", "", rule)
         x = normalise(frames, size_hw).astype(self.fpn.laterals[0].kernel.dtype)
         return self.fpn(self.backbone(x))
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from stan_jax.errors import InputError
 from stan_jax.ops import boxes
 from stan_jax.types import Detections, MemoryQueue
 
@@ -104,11 +105,11 @@ def write(
     A known track takes the new embedding and box, and the label if `update_labels`.
     A new track takes a free slot, else that of the longest-unseen track, counted in
     `evicted`. A track unseen for `expire_after` frames leaves.
-    Raises: ValueError if a frame may bring more tracks than there are slots.
+    Raises: InputError if a frame may bring more tracks than there are slots.
     """
     n, s = len(found.scores), len(memory.live)
     if n > s:
-        raise ValueError(f"{s} memory slots cannot hold {n} detections of one frame")
+        raise InputError("slots", "", f"must hold {n} detections of a frame, is {s}")
     matched = (
         jnp.zeros(s, bool)
         .at[_rows(choice.slot, choice.known, s)]

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
+from stan_jax.errors import InputError
 from stan_jax.model.stan import STAN
 from stan_jax.tracking import memory as queue
 from stan_jax.tracking.memory import MatchWeights
@@ -54,9 +55,13 @@ def clip(
     valid: false for padding frames, which must come last and leave no trace.
     first_frame: "self" lets the first frame attend to itself, "skip" passes its raw
     features on (A12).
+    Raises: InputError for another first_frame, or where a frame may bring more tracks
+    than the memory has slots.
     """
     if first_frame not in ("self", "skip"):
-        raise ValueError(f"first_frame is self or skip, not {first_frame}")
+        raise InputError(
+            "first_frame", "", f"must be 'self' or 'skip', is {first_frame!r}"
+        )
     sizes = jnp.broadcast_to(size_hw[None], (len(frames), 2))
     x1 = model.features(frames, sizes)
     x0 = _previous(memory, model.attended(x1))

@@ -319,7 +319,7 @@ def test_datasets_without_objects_are_refused(make_folder):
         ({"flip": 1.5}, r"flip: must be in 0..1, is 1.5"),
         ({"seed": -1}, "seed: must be at least 0, is -1"),
         ({"canvas": (40, 24)}, "canvas: must be landscape"),
-        ({"scales_hw": ((30, 40),)}, r"canvas: .* is 24 x 40 for \(30, 40\)"),
+        ({"scales_hw": ((30, 40),)}, "canvas: .*hold 30 x 40, is 24 x 40"),
         ({"max_objects": 0}, "max_objects: must be above 0, is 0"),
         ({"num_threads": -1}, "num_threads: must be at least 0, is -1"),
     ],

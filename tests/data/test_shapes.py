@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from stan_jax import errors
 from stan_jax.data import scene, shapes, weather, youtube_vis
 from stan_jax.errors import InputError
 
@@ -360,5 +361,8 @@ def test_single_frame_videos_work(tmp_path):
 
 def test_command_ends_with_a_message_on_a_broken_rule(tmp_path):
     (tmp_path / "letter.txt").write_text("mine")
-    with pytest.raises(SystemExit, match="empty folder"):
+    with (
+        pytest.raises(SystemExit, match="^error: .*empty folder"),
+        errors.as_messages(),
+    ):
         shapes.main([f"--out={tmp_path}"])

@@ -349,7 +349,9 @@ def test_rows_that_are_not_valid_neither_match_nor_write():
 
 def test_more_detections_than_slots_are_refused():
     choice = Match(jnp.zeros(5, jnp.int32), jnp.zeros(5, bool), jnp.ones(5, bool))
-    with pytest.raises(ValueError, match="4 memory slots cannot hold 5 detections"):
+    with pytest.raises(
+        ValueError, match="slots: must hold 5 detections of a frame, is 4"
+    ):
         queue.write(
             _empty(slots=4),
             _objects(range(5)),

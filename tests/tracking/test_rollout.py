@@ -217,7 +217,9 @@ def test_skip_leaves_the_first_frame_of_a_video_as_it_is(model, videos):
 
 
 def test_another_way_of_the_first_frame_is_refused(model, videos):
-    with pytest.raises(ValueError, match="first_frame is self or skip, not none"):
+    with pytest.raises(
+        ValueError, match="first_frame: must be 'self' or 'skip', is 'none'"
+    ):
         rollout.clip(
             model,
             _start(model),
