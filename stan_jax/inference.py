@@ -146,13 +146,15 @@ def paste(
 
     size_hw: size of the frames that the tracks were found in.
     """
-    t, n = tracks.labels.shape
     scale_yx = jnp.asarray(video_hw, jnp.float32) / size_hw
     boxes = tracks.boxes * jnp.tile(scale_yx[::-1], 2)[None, None]
-    flat = tracks.masks.reshape(t * n, *tracks.masks.shape[2:])
-    probs = masks.paste(flat, boxes.reshape(t * n, 4), video_hw)
-    pasted = (probs >= 0.5).reshape(t, n, *video_hw)
-    return boxes, pasted & tracks.valid[..., None, None]
+
+    def one(frame):
+        probs, boxes, valid = frame
+        return (masks.paste(probs, boxes, video_hw) >= 0.5) & valid[:, None, None]
+
+    # Frame by frame: probabilities are four times as large as the masks.
+    return boxes, jax.lax.map(one, (tracks.masks, boxes, tracks.valid))
 
 
 def evaluate(
