@@ -9,14 +9,12 @@ or where it would take over 256 MB.
 """
 
 import argparse
-import platform
-import statistics
-import time
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import timing
 
 from stan_jax.ops import attention
 
@@ -25,31 +23,12 @@ ROWS = ((8, 240, 16, 64), (8, 960, 16, 64), (1, 960, 32, 256), (1, 3840, 32, 256
 LARGE = ((1, 15360, 32, 256),)
 
 
-def measure(function, args, repeats):
-    """Median and best seconds, and bytes beside arguments and results."""
-    run = jax.jit(function).lower(*args).compile()
-    jax.block_until_ready(run(*args))
-    seconds = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        jax.block_until_ready(run(*args))
-        seconds.append(time.perf_counter() - start)
-    analysis = run.memory_analysis()  # not every backend has one
-    memory = analysis.temp_size_in_bytes if analysis else float("nan")
-    return statistics.median(seconds), min(seconds), memory
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=10)
     repeats = parser.parse_args().repeats
-    device = jax.devices()[0]
-    print(
-        f"{device.platform} {device.device_kind}, {platform.machine()}, "
-        f"jax {jax.__version__}, python {platform.python_version()}, "
-        f"{repeats} runs, {time.strftime('%Y-%m-%d')}"
-    )
-    print(f"{'':48}{'median ms':>10}{'best ms':>9}{'extra MB':>10}")
+    print(timing.where(repeats))
+    print(f"{'':48}{timing.COLUMNS}")
     rng = np.random.default_rng(0)
     for batch, cells, d, c in ROWS + LARGE:
         query, key, value = (
@@ -74,14 +53,8 @@ def main():
                 backward = jax.grad(loss, (0, 1, 2))
                 name = f"{batch} x {cells}, {c} ch, {normalise}, {form}"
                 for what, run in (("forward", forward), ("with gradient", backward)):
-                    median, best, memory = measure(
-                        run, (query, key, value, mask), repeats
-                    )
-                    print(
-                        f"{name:34} {what:13}{median * 1e3:10.2f}{best * 1e3:9.2f}"
-                        f"{memory / 1e6:10.2f}",
-                        flush=True,
-                    )
+                    found = timing.measure(run, (query, key, value, mask), repeats)
+                    print(f"{name:34} {what:13}{found}", flush=True)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ include the masks pasted at 640 x 360, as bits on the host.
 
 import argparse
 import importlib
-import platform
 import resource
 import statistics
 import subprocess
@@ -18,6 +17,8 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import timing  # noqa: E402
 
 PARTS = ("backbone", "step", "clip", "train")
 
@@ -121,13 +122,7 @@ def main():
         for part in args.parts:
             measure(part, args.config, args.repeats)
         return
-    import jax
-
-    print(
-        f"{args.config}: {jax.devices()[0].device_kind}, {platform.machine()}, "
-        f"jax {jax.__version__}, python {platform.python_version()}, "
-        f"{args.repeats} runs, {time.strftime('%Y-%m-%d')}"
-    )
+    print(f"{args.config}: {timing.where(args.repeats)}")
     print(f"{'':10}{'s a frame':>12}{'best':>10}{'first call':>12}{'peak GB':>10}")
     for part in args.parts:
         command = [sys.executable, __file__, part, "--alone", f"--config={args.config}"]

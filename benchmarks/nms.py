@@ -7,13 +7,11 @@ and the two inputs that are worst: all boxes in one heap, and one long chain.
 """
 
 import argparse
-import platform
-import statistics
-import time
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import timing
 
 from stan_jax.ops.nms import nms
 
@@ -54,35 +52,18 @@ def measure(num, items, groups, kind, threshold, repeats):
     def call(boxes, scores, valid, groups=None):
         return nms(boxes, scores, valid, threshold=threshold, groups=groups)
 
-    run = jax.jit(jax.vmap(call) if items else call).lower(*args).compile()
-    kept = int(run(*args).sum())
-    seconds = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        run(*args).block_until_ready()
-        seconds.append(time.perf_counter() - start)
-    analysis = run.memory_analysis()  # not every backend has one
-    memory = analysis.temp_size_in_bytes if analysis else float("nan")
-    return statistics.median(seconds), min(seconds), memory, kept
+    return timing.measure(jax.vmap(call) if items else call, args, repeats)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=30)
     repeats = parser.parse_args().repeats
-    device = jax.devices()[0]
-    print(
-        f"{device.platform} {device.device_kind}, {platform.machine()}, "
-        f"jax {jax.__version__}, python {platform.python_version()}, "
-        f"{repeats} runs, {time.strftime('%Y-%m-%d')}"
-    )
-    print(f"{'':28}{'median ms':>10}{'best ms':>9}{'extra MB':>10}{'kept':>8}")
+    print(timing.where(repeats))
+    print(f"{'':28}{timing.COLUMNS}{'kept':>8}")
     for name, row in ROWS.items():
-        median, best, memory, kept = measure(*row, repeats)
-        print(
-            f"{name:28}{median * 1e3:10.2f}{best * 1e3:9.2f}"
-            f"{memory / 1e6:10.2f}{kept:8d}"
-        )
+        found = measure(*row, repeats)
+        print(f"{name:28}{found}{int(found.result.sum()):8d}", flush=True)
 
 
 if __name__ == "__main__":

