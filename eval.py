@@ -18,7 +18,7 @@ from ml_collections import config_flags
 from stan_jax import errors, inference
 from stan_jax.data import youtube_vis
 from stan_jax.evaluation import youtube_vis_ap
-from stan_jax.evaluation.results import replacing
+from stan_jax.files import replacing
 from stan_jax.model.stan import STAN, architecture
 from stan_jax.training import mesh, train_step
 from stan_jax.training.checkpoint import restore_params

@@ -25,7 +25,7 @@ from stan_jax import errors, inference
 from stan_jax.data import batches, sources, youtube_vis
 from stan_jax.data.youtube_vis import Dataset, Video
 from stan_jax.errors import InputError
-from stan_jax.evaluation.results import replacing
+from stan_jax.files import replacing
 from stan_jax.model.stan import STAN, architecture, frozen_paths
 from stan_jax.pretrained import mobilenet_v2
 from stan_jax.training import mesh as meshes

@@ -8,7 +8,6 @@ Video number i depends on the seed, its split, its length and size alone.
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +19,7 @@ from PIL import Image
 from stan_jax import errors
 from stan_jax.data import scene, weather
 from stan_jax.errors import InputError
+from stan_jax.files import replacing
 
 SPLITS = ("train", "val")
 LABELS = "instances.json"
@@ -202,9 +202,8 @@ def _write_frames(folder: Path, video: dict, frames: np.ndarray) -> None:
 
 
 def _write_json(path: Path, content: dict) -> None:
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(content))
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(content))
 
 
 def main(argv: list[str] | None = None) -> None:

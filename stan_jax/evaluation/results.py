@@ -7,7 +7,6 @@ and `segmentations`, which holds one compressed RLE or null per frame of the vid
 import contextlib
 import json
 import math
-import os
 from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +16,7 @@ from jaxtyping import Bool, Float, Int
 from pycocotools import mask as coco_mask
 
 from stan_jax.errors import InputError
+from stan_jax.files import replacing
 
 PIECE = 1 << 20  # characters read at a time
 
@@ -205,23 +205,6 @@ def _after_space(text: str, place: int) -> int:
     while text[place] in " \t\n\r":
         place += 1
     return place
-
-
-@contextlib.contextmanager
-def replacing(path: str | Path) -> Generator[Path]:
-    """A temporary path beside `path` that takes its place on a clean exit.
-
-    On an error the temporary file is removed and `path` is as it was.
-    """
-    path = Path(path)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
-    try:
-        yield temporary
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -6,7 +6,6 @@ With tensorboardX installed (extra `tb`) the same goes into TensorBoard events.
 import importlib.util
 import json
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from stan_jax.errors import InputError
+from stan_jax.files import replacing
 
 
 class MetricWriter:
@@ -89,9 +89,8 @@ def _drop(path: Path, first_step: int) -> None:
     kept = [raw for raw in lines if (line := _parse(raw)) and line["step"] < first_step]
     if kept == lines:
         return
-    new = path.with_suffix(".jsonl.new")
-    new.write_text("".join(kept), encoding="utf-8")
-    os.replace(new, path)
+    with replacing(path) as new:
+        new.write_text("".join(kept), encoding="utf-8")
 
 
 def _raw_lines(path: Path) -> list[str]:

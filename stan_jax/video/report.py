@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from PIL import Image
 
 from stan_jax.errors import InputError
-from stan_jax.evaluation import results
+from stan_jax.files import replacing
 from stan_jax.video import draw, write
 
 SHEET_WIDTH = 320  # pixels of one picture on the sheet
@@ -121,7 +121,7 @@ def save_sheet(
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with results.replacing(path) as partial:
+        with replacing(path) as partial:
             Image.fromarray(sheet).save(partial, format="PNG")
     except OSError as error:
         rule = f"cannot be written: {error.strerror or error}"

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from stan_jax.errors import InputError
-from stan_jax.evaluation import results
+from stan_jax.files import replacing
 
 
 def available() -> bool:
@@ -61,7 +61,7 @@ class Mp4:
         import av
 
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        partial = self._stack.enter_context(results.replacing(self.path))
+        partial = self._stack.enter_context(replacing(self.path))
         self._container = self._stack.enter_context(av.open(str(partial), "w"))
         self._stream = self._container.add_stream("h264", rate=self._rate)
         self._stream.height, self._stream.width = height, width

@@ -173,7 +173,7 @@ def test_writer_leaves_nothing_when_the_last_step_fails(tmp_path, monkeypatch, s
     def fail(*_):
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr(results.os, step, fail)
+    monkeypatch.setattr(os, step, fail)
     with pytest.raises(InputError, match="Input/output error"):
         write(tmp_path / "results.json", [(1, [track()])])
     assert os.listdir(tmp_path) == []

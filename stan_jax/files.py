@@ -1,0 +1,23 @@
+"""How a file appears whole or not at all."""
+
+import contextlib
+import os
+from collections.abc import Generator
+from pathlib import Path
+
+
+@contextlib.contextmanager
+def replacing(path: str | Path) -> Generator[Path]:
+    """A temporary path beside `path` that takes its place on a clean exit.
+
+    On an error the temporary file is removed and `path` is as it was.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    try:
+        yield temporary
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
