@@ -21,7 +21,7 @@ from stan_jax.evaluation import youtube_vis_ap
 from stan_jax.files import replacing
 from stan_jax.model.stan import STAN, architecture
 from stan_jax.training import mesh, train_step
-from stan_jax.training.checkpoint import restore_params
+from stan_jax.training.checkpoint import find_step, restore_params
 from stan_jax.video import progress, report, write
 
 config_flags.DEFINE_config_file("config", None, "What was trained.", lock_config=True)
@@ -48,14 +48,16 @@ def main(argv: list[str]) -> None:
     # ---- model
     model = STAN(num_classes=len(categories), **config.model, rngs=nnx.Rngs(0))
     parts = train_step.split(model)
-    checkpoints, best = workdir / "checkpoints", "AP" if flags.FLAGS.best else None
+    checkpoints = workdir / "checkpoints"
+    step = find_step(checkpoints, best="AP" if flags.FLAGS.best else None)
+    print(f"step {step} of {checkpoints}")
     params = restore_params(
         checkpoints,
         parts.params,
-        best=best,
+        step=step,
         fingerprint=architecture(config.model.to_dict(), categories),
     )
-    frozen = restore_params(checkpoints, parts.frozen, best=best, prefix="frozen")
+    frozen = restore_params(checkpoints, parts.frozen, step=step, prefix="frozen")
     tracker = inference.Tracker(
         train_step.merge(parts._replace(frozen=frozen), params),
         canvas=config.data.canvas,

@@ -39,6 +39,8 @@ config_flags.DEFINE_config_file("config", None, "What to train.", lock_config=Tr
 flags.DEFINE_string("workdir", None, "Where checkpoints and metrics go.")
 flags.mark_flags_as_required(["config", "workdir"])
 
+LIGHT = ("mobilenet_v2", "frozen_batch")  # what a file of backbone_from can fill
+
 
 def main(argv: list[str]) -> None:
     """Train until the last step, or until SIGTERM; read from top to bottom."""
@@ -126,8 +128,7 @@ def main(argv: list[str]) -> None:
     elif checkpoints.latest is None and config.model.norm == "frozen_batch":
         advice = (
             "'frozen_batch' stands on a trained backbone: name backbone_from or"
-            " init_from, or train from scratch with --config.model.norm=group"
-            " --config.model.backbone_args.frozen_stages=-1"
+            " init_from, or train from scratch with --config=configs/NAME.py:scratch"
         )
         raise InputError("model.norm", "", advice)
     state = train_step.start(params, rule)
@@ -249,11 +250,17 @@ def check_settings(config: ConfigDict) -> None:
         ("log_every", 1),
         ("save_every", 1),
         ("eval_every", 0),
+        ("keep_checkpoints", 1),
         ("cpu_devices", 1),
     ):
         if run[name] < least:
             rule = f"must be at least {least}, is {run[name]}"
             raise InputError(f"run.{name}", "", rule)
+    model = config.model
+    if config.backbone_from and (model.backbone, model.norm) != LIGHT:
+        rule = f"is for backbone and norm {LIGHT}, these are"
+        rule += f" {(model.backbone, model.norm)}"
+        raise InputError("backbone_from", "", rule)
 
 
 def note_config(path: Path, config: ConfigDict) -> None:

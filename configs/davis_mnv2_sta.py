@@ -57,5 +57,5 @@ def get_config() -> ConfigDict:
         clip_norm=10.0,
     )
     c.tracking.update(clip_length=4, slots=32, expire_after=20)
-    c.run.update(cpu_devices=2, save_every=500, eval_every=0)
+    c.run.update(cpu_devices=2, save_every=500, eval_every=0)  # val says little
     return c

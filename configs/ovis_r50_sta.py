@@ -1,6 +1,6 @@
 r"""STAN, ResNet-50-FPN, OVIS: long occlusions, many objects.
 
-    python train.py --config=configs/ovis_r50_sta.py --workdir=runs/ovis_sta \
+    python train.py --config=configs/ovis_r50_sta.py:scratch --workdir=runs/ovis_sta \
         --config.data.train.annotations=.../annotations_train.json \
         --config.data.train.frames=.../train
 
@@ -13,11 +13,12 @@ from ml_collections import ConfigDict
 from configs import ytvis19_r50_sta
 
 
-def get_config() -> ConfigDict:
-    c = ytvis19_r50_sta.get_config()
+def get_config(start: str = "pretrained") -> ConfigDict:
+    c = ytvis19_r50_sta.get_config(start)
     for split, folder in (("train", "train"), ("val", "valid")):
         c.data[split].annotations = f"data/ovis/annotations_{folder}.json"
         c.data[split].frames = f"data/ovis/{folder}"
+    # The steps are those of YouTube-VIS 2019.
     c.data.max_objects = 64  # [O] up to about 50 objects stand in one frame
     c.model.detections = 30  # [O]
     c.tracking.slots = 128  # [O]

@@ -44,7 +44,14 @@ def get_config() -> ConfigDict:
         norm="group",
         channels=32,
         anchor_scale=6.0,  # [O] objects are 20 to 60 pixels: 24, 48, 96, ...
-        sta=dict(key_channels=8, strides=(8, 16, 32, 64)),
+        sta=dict(
+            key_channels=8,
+            strides=(8, 16, 32, 64),
+            value_source="current",  # A2
+            normalise="source",  # A1
+            share_embed=True,  # A8
+            scale=1.0,  # A9
+        ),
         box_channels=256,
         mask_channels=32,
         mask_depth=2,
@@ -94,9 +101,9 @@ def get_config() -> ConfigDict:
         cpu_devices=2,
         log_every=100,
         save_every=1000,
-        eval_every=0,
+        eval_every=1700,
         keep_checkpoints=2,
         overlays=4,  # videos that eval.py draws
-        overlay_score=0.4,  # what it draws of them
+        overlay_score=0.6,  # what it draws of them
     )
     return c

@@ -1,8 +1,11 @@
 r"""MaskTrack R-CNN, ResNet-50-FPN, YouTube-VIS 2019: the baseline.
 
-    python train.py --config=configs/ytvis19_r50.py --workdir=runs/ytvis19_r50 \
+    python train.py --config=configs/ytvis19_r50.py:scratch --workdir=runs/ytvis19_r50 \
         --config.data.train.annotations=.../train.json \
         --config.data.train.frames=.../train/JPEGImages
+
+`:scratch` trains all of it, with group norm. Without it batch norm is frozen, as
+published, and `--config.init_from` must bring the weights that this stands on.
 
 Published: 30.3 AP on val (MaskTrack R-CNN paper), 28 to 31 between runs.
 Ours: not measured yet; it needs the data set, which may not be passed on.
@@ -13,7 +16,9 @@ from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
 
-def get_config() -> ConfigDict:
+def get_config(start: str = "pretrained") -> ConfigDict:
+    if start not in ("pretrained", "scratch"):
+        raise ValueError(f"must be 'pretrained' or 'scratch', is '{start}'")
     c = ConfigDict()
     c.seed = 0
     c.init_from = ""  # checkpoints of another run, whose parameters are taken
@@ -99,4 +104,7 @@ def get_config() -> ConfigDict:
         overlays=4,  # videos that eval.py draws
         overlay_score=0.4,  # what it draws of them
     )
+    if start == "scratch":
+        c.model.norm = "group"
+        c.model.backbone_args.frozen_stages = -1
     return c

@@ -1,6 +1,7 @@
 r"""STAN, ResNet-50-FPN, YouTube-VIS 2019 (paper Table 1).
 
-    python train.py --config=configs/ytvis19_r50_sta.py --workdir=runs/ytvis19_sta \
+    python train.py --config=configs/ytvis19_r50_sta.py:scratch \
+        --workdir=runs/ytvis19_sta \
         --config.data.train.annotations=.../train.json \
         --config.data.train.frames=.../train/JPEGImages
 
@@ -13,9 +14,16 @@ from ml_collections import ConfigDict
 from configs import ytvis19_r50
 
 
-def get_config() -> ConfigDict:
-    c = ytvis19_r50.get_config()
+def get_config(start: str = "pretrained") -> ConfigDict:
+    c = ytvis19_r50.get_config(start)
     # [O] A3, A4: P3 to P6; P2 alone would cost 68 GMAC a frame. A5: c_1 = c / 8.
-    c.model.sta = dict(key_channels=32, strides=(8, 16, 32, 64))
+    c.model.sta = dict(
+        key_channels=32,
+        strides=(8, 16, 32, 64),
+        value_source="current",  # A2
+        normalise="source",  # A1
+        share_embed=True,  # A8
+        scale=1.0,  # A9
+    )
     c.data.gap = "5"  # [O] A16: at test the previous frame is the adjacent one
     return c

@@ -1,6 +1,7 @@
 r"""STAN, ResNet-50-FPN, YouTube-VIS 2021; its train set is also that of 2022.
 
-    python train.py --config=configs/ytvis21_r50_sta.py --workdir=runs/ytvis21_sta \
+    python train.py --config=configs/ytvis21_r50_sta.py:scratch \
+        --workdir=runs/ytvis21_sta \
         --config.data.train.annotations=.../instances.json \
         --config.data.train.frames=.../train/JPEGImages
 
@@ -13,10 +14,11 @@ from ml_collections import ConfigDict
 from configs import ytvis19_r50_sta
 
 
-def get_config() -> ConfigDict:
-    c = ytvis19_r50_sta.get_config()
+def get_config(start: str = "pretrained") -> ConfigDict:
+    c = ytvis19_r50_sta.get_config(start)
     for split, folder in (("train", "train"), ("val", "valid")):
         c.data[split].annotations = f"data/ytvis2021/{folder}/instances.json"
         c.data[split].frames = f"data/ytvis2021/{folder}/JPEGImages"
+    # The steps are those of 2019; this set has about half as many frames more.
     c.data.max_objects = 32  # [O] denser than 2019
     return c

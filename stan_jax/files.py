@@ -10,7 +10,8 @@ from pathlib import Path
 def replacing(path: str | Path) -> Generator[Path]:
     """A temporary path beside `path` that takes its place on a clean exit.
 
-    On an error the temporary file is removed and `path` is as it was.
+    On an error the temporary file is removed and `path` is as it was; an OSError that
+    names no file, as that of a full disk, names `path` afterwards.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
@@ -19,5 +20,8 @@ def replacing(path: str | Path) -> Generator[Path]:
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)

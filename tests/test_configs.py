@@ -1,5 +1,6 @@
 import importlib
 import inspect
+import re
 from pathlib import Path
 
 import jax
@@ -7,7 +8,7 @@ import jax.numpy as jnp
 import pytest
 from flax import nnx
 
-from configs import shapes_ablation, shapes_hard_sta
+from configs import ovis_r50_sta, shapes_ablation, shapes_hard_sta
 from stan_jax import inference
 from stan_jax.model.stan import STAN, architecture
 from stan_jax.training import losses, optimizer
@@ -26,6 +27,17 @@ def test_every_config_opens_with_its_command_and_both_figures(module):
     assert f"--config=configs/{module.__name__.split('.')[1]}.py" in text
     assert "Published:" in text
     assert "Ours:" in text
+
+
+def test_command_that_opens_a_config_needs_no_weights_that_are_not_there(module):
+    argument = re.search(r"--config=configs/\w+\.py:?(\w*)", module.__doc__)[1]
+    c = module.get_config(argument) if argument else module.get_config()
+    assert c.model.norm != "frozen_batch" or c.backbone_from
+
+
+def test_config_refuses_an_unknown_start():
+    with pytest.raises(ValueError, match="'pretrained' or 'scratch', is 'zero'"):
+        ovis_r50_sta.get_config("zero")
 
 
 def test_config_sections_bind_to_signatures(module):

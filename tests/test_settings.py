@@ -13,6 +13,7 @@ from stan_jax import errors, inference
 from stan_jax.data import shapes, sources, youtube_vis
 from stan_jax.errors import InputError
 from stan_jax.model.stan import STAN
+from stan_jax.training import train_step
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +31,7 @@ def val(tmp_path_factory):
         ("run.save_every", 0, "at least 1, is 0"),
         ("run.eval_every", -1, "at least 0.*is -1"),
         ("run.cpu_devices", 0, "at least 1, is 0"),
+        ("run.keep_checkpoints", 0, "at least 1, is 0"),
     ],
 )
 def test_setting_that_would_fail_late_is_refused_by_name(setting, value, rule):
@@ -46,6 +48,37 @@ def test_unknown_part_of_the_model_is_refused_with_those_there_are(name):
     settings = shapes_sta.get_config().model.to_dict() | {name: "resnet5"}
     with pytest.raises(InputError, match=f"^{name}: must be one of .*resnet5"):
         STAN(num_classes=2, **settings, rngs=nnx.Rngs(0))
+
+
+def test_backbone_of_another_kind_is_refused_by_name():
+    config = shapes_sta.get_config()
+    config.backbone_from = "mobilenetv2_imagenet.npz"
+    with pytest.raises(InputError, match="^backbone_from: is for .*'resnet18'"):
+        train.check_settings(config)
+
+
+@pytest.mark.parametrize(
+    ("changes", "rule"),
+    [
+        (dict(sta=dict(key_channels=4, strides=(8, 128))), "sta.strides: .*128"),
+        (dict(backbone_args=dict(width=12)), "12 channels do not divide by 8"),
+        (dict(backbone_args=dict(frozen_stages=5)), "frozen_stages: must be in -1..4"),
+        (
+            dict(backbone="mobilenet_v2", backbone_args=dict(frozen_blocks=99)),
+            "frozen_blocks: must be in -1..17, is 99",
+        ),
+    ],
+)
+def test_part_of_the_model_that_does_not_fit_is_refused_by_name(changes, rule):
+    settings = shapes_sta.get_config().model.to_dict() | changes
+    with pytest.raises(InputError, match=rule):
+        STAN(num_classes=2, **settings, rngs=nnx.Rngs(0))
+
+
+def test_computing_in_an_unknown_type_is_refused():
+    parts = train_step.split(tiny_model.build())
+    with pytest.raises(InputError, match="dtype: must be one of .*float8"):
+        train_step.merge(parts, parts.params, "float8")
 
 
 def test_val_of_other_classes_or_without_objects_is_refused(val):

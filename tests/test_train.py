@@ -171,6 +171,7 @@ def test_baseline_starts_a_stan_that_begins_as_the_baseline(data, tmp_path):
         ({"data__gap": "sometimes"}, "gap"),
         ({"data__train__annotations": "nowhere.json"}, "nowhere.json"),
         ({"optim__decay": "up"}, "optim.decay"),
+        ({"tracking__slots": 3}, "slots: must hold"),
     ],
 )
 def test_bad_setting_stops_before_training_with_one_line(

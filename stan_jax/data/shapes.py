@@ -198,7 +198,11 @@ def _span(line: Bool[np.ndarray, " n"]) -> Int[np.ndarray, "2"]:
 def _write_frames(folder: Path, video: dict, frames: np.ndarray) -> None:
     (folder / video["file_names"][0]).parent.mkdir(parents=True, exist_ok=True)
     for name, frame in zip(video["file_names"], frames, strict=True):
-        Image.fromarray(frame).save(folder / name, "JPEG", **JPEG)
+        try:
+            Image.fromarray(frame).save(folder / name, "JPEG", **JPEG)
+        except OSError as error:
+            rule = f"cannot be written: {error.strerror or error}"
+            raise InputError(folder / name, "", rule) from error
 
 
 def _write_json(path: Path, content: dict) -> None:

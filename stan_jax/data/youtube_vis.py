@@ -193,6 +193,8 @@ def _read_json(path: Path) -> dict:
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, column {error.colno}"
         raise InputError(path, where, f"must be json: {error.msg}") from None
+    except FileNotFoundError:
+        raise InputError(path, "", "must be a readable json file, is absent") from None
     except (OSError, EOFError, zlib.error, ValueError, RecursionError) as error:
         raise InputError(path, "", f"must be a readable json file: {error}") from None
     if not isinstance(root, dict):

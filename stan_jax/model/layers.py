@@ -10,6 +10,8 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
+from stan_jax.errors import InputError
+
 
 def _on_host(draw: Callable) -> Callable:
     """An initializer that draws with NumPy from the seed in its key.
@@ -121,7 +123,8 @@ class GroupNorm(nnx.Module):
     def __init__(self, channels: int, *, group_size: int = 8, rngs: nnx.Rngs):
         del rngs
         if channels % group_size:
-            raise ValueError(f"{channels} channels do not divide by {group_size}")
+            rule = f"{channels} channels do not divide by {group_size}"
+            raise InputError("group norm", "", rule)
         self.group_size = group_size
         self.scale = nnx.Param(jnp.ones(channels))
         self.bias = nnx.Param(jnp.zeros(channels))

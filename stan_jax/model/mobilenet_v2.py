@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from stan_jax.errors import InputError
 from stan_jax.model.layers import KAIMING, conv
 
 # One row a block: channels, stride. Source: Sandler et al. 2018, table 2, with the
@@ -41,6 +42,9 @@ class MobileNetV2(nnx.Module):
     """
 
     def __init__(self, *, norm: Callable, frozen_blocks: int = -1, rngs: nnx.Rngs):
+        if not -1 <= frozen_blocks <= len(BLOCKS):
+            rule = f"must be in -1..{len(BLOCKS)}, is {frozen_blocks}"
+            raise InputError("frozen_blocks", "", rule)
         self.frozen_blocks = frozen_blocks
         self.stem = ConvNorm(3, 32, 3, stride=2, norm=norm, rngs=rngs)
         channels, blocks = 32, []

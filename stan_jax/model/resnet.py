@@ -6,6 +6,7 @@ import jax
 from flax import nnx
 from jaxtyping import Array, Float
 
+from stan_jax.errors import InputError
 from stan_jax.model.layers import conv
 
 
@@ -33,6 +34,9 @@ class ResNet(nnx.Module):
         frozen_stages: int = -1,
         rngs: nnx.Rngs,
     ):
+        if not -1 <= frozen_stages <= len(stages):
+            rule = f"must be in -1..{len(stages)}, is {frozen_stages}"
+            raise InputError("frozen_stages", "", rule)
         self.frozen_stages = frozen_stages
         self.conv1 = conv(3, width, 7, stride=2, bias=False, rngs=rngs)
         self.bn1 = norm(width, rngs=rngs)

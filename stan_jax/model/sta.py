@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
+from stan_jax.errors import InputError
 from stan_jax.model.layers import conv
 from stan_jax.ops import attention
 
@@ -35,10 +36,13 @@ class SpatioTemporalAttention(nnx.Module):
         scale: float = 1.0,
         rngs: nnx.Rngs,
     ):
-        if value_source not in ("current", "previous"):
-            raise ValueError(f"value_source is current or previous, not {value_source}")
-        if normalise not in ("source", "target"):
-            raise ValueError(f"normalise is source or target, not {normalise}")
+        for name, value, known in (
+            ("value_source", value_source, ("current", "previous")),
+            ("normalise", normalise, ("source", "target")),
+        ):
+            if value not in known:
+                rule = f"must be one of {', '.join(known)}, is '{value}'"
+                raise InputError(name, "", rule)
         self.strides = tuple(strides)
         self.value_source, self.normalise = value_source, normalise
         self.share_embed, self.scale = share_embed, scale

@@ -95,6 +95,9 @@ class STAN(nnx.Module):
         self.sta = (
             None if sta is None else SpatioTemporalAttention(channels, **sta, rngs=rngs)
         )
+        if self.sta and not set(self.sta.strides) <= set(STRIDES):
+            rule = f"must be among {STRIDES}, are {self.sta.strides}"
+            raise InputError("sta.strides", "", rule)
         self.rpn = RpnHead(channels, 3, rngs=rngs)
         self.box_head = BoxHead(
             features, num_classes, channels=box_channels, regressed=columns, rngs=rngs

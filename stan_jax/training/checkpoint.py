@@ -163,19 +163,35 @@ class Checkpoints:
         return InputError(self.folder, f"step {step}", rule)
 
 
+def find_step(folder: str | Path, *, best: str | None = None) -> int:
+    """Return the newest step of a folder, or the one with the best such metric.
+
+    Raises: InputError where there is no checkpoint, or none that has the metric.
+    """
+    folder = Path(folder).resolve()
+    orbax = _open(folder) if folder.is_dir() else None
+    if orbax is None or not orbax.checkpoints:
+        raise InputError(folder, "", "holds no complete checkpoint")
+    step = _best_step(orbax, best) if best else orbax.checkpoints[-1].step
+    orbax.close()
+    if step is None:
+        rule = f"holds no checkpoint with '{best}': none was made with an evaluation"
+        raise InputError(folder, "", rule)
+    return step
+
+
 def restore_params(
     folder: str | Path,
     like: PyTree,
     *,
     step: int | None = None,
-    best: str | None = None,
     prefix: str = "params",
     optional: tuple[str, ...] = (),
     fingerprint: dict[str, Any] | None = None,
 ) -> PyTree:
     """Only the parameters of a checkpoint, in the structure of `like`.
 
-    step: default the newest; with `best`, the one with the highest such metric.
+    step: default the newest.
     prefix: name of the parameters inside the saved state.
     optional: paths below which checkpoint and `like` may lack each other's leaves,
     e.g. ("sta",) to start STAN from a baseline; `like` must hold arrays there, which
@@ -183,11 +199,8 @@ def restore_params(
     Raises: InputError as `Checkpoints.restore`, and where there is no checkpoint.
     """
     folder = Path(folder).resolve()
-    orbax = _open(folder) if folder.is_dir() else None
-    if orbax is None or not orbax.checkpoints:
-        raise InputError(folder, "", "holds no complete checkpoint")
-    step = _best_step(orbax, best) if step is None else step
-    step = orbax.checkpoints[-1].step if step is None else step
+    step = find_step(folder) if step is None else step
+    orbax = _open(folder)
     meta = _metadata(orbax, folder, step)
     paths = _table(like)
     wanted = {f"{prefix}/{path}": x for path, x in paths.items()}

@@ -61,7 +61,8 @@ class MetricWriter:
         for name, image in images.items():
             path = self.workdir / "images" / name / f"{step:07d}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(image).save(path)
+            with replacing(path) as new:
+                Image.fromarray(image).save(new)
             if self._events:
                 self._events.add_image(name, image, step, dataformats="HWC")
 

@@ -11,10 +11,13 @@ from jax.flatten_util import ravel_pytree
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float, Int, Key, PyTree
 
+from stan_jax.errors import InputError
 from stan_jax.model.stan import STAN
 from stan_jax.training import losses
 from stan_jax.training.losses import Sampling
 from stan_jax.types import Pair
+
+DTYPES = ("float32", "bfloat16")
 
 
 class TrainState(NamedTuple):
@@ -40,7 +43,13 @@ def split(model: STAN) -> Split:
 
 
 def merge(parts: Split, params: PyTree, dtype: str = "float32") -> STAN:
-    """Return the model with these parameters, computing in `dtype`."""
+    """Return the model with these parameters, computing in `dtype`.
+
+    Raises: InputError for another dtype than "float32" and "bfloat16".
+    """
+    if dtype not in DTYPES:
+        rule = f"must be one of {', '.join(DTYPES)}, is '{dtype}'"
+        raise InputError("dtype", "", rule)
     params, frozen = jax.tree.map(
         lambda x: jnp.asarray(x, dtype), (params, parts.frozen)
     )

@@ -48,6 +48,42 @@ def test_crop_is_roi_align_of_the_chosen_bitmap(sampling):
     assert set(np.unique(got)) == {0.0, 1.0}
 
 
+def test_crop_equals_a_loop_over_bilinear_samples():
+    """Source: mmdet BitmapMasks.crop_and_resize, RoIAlign aligned, 2 x 2 samples."""
+    bitmaps = np.asarray(_blobs(3, 2, 30, 40))
+    boxes = np.array([[4.3, 2.2, 33.1, 27.9], [-6.0, 10.0, 21.5, 35.0]], np.float32)
+    cells = 7
+    got = np.asarray(crop(jnp.asarray(bitmaps), boxes, jnp.array([1, 0]), out=cells))
+
+    def value(bitmap, y, x):
+        height, width = bitmap.shape
+        if not (-1 <= y <= height and -1 <= x <= width):
+            return 0.0
+        y, x = min(max(y, 0), height - 1), min(max(x, 0), width - 1)
+        y0, x0 = int(y), int(x)
+        y1, x1 = min(y0 + 1, height - 1), min(x0 + 1, width - 1)
+        top = bitmap[y0, x0] * (1 - (x - x0)) + bitmap[y0, x1] * (x - x0)
+        low = bitmap[y1, x0] * (1 - (x - x0)) + bitmap[y1, x1] * (x - x0)
+        return top * (1 - (y - y0)) + low * (y - y0)
+
+    for n, bitmap in enumerate(bitmaps[[1, 0]].astype(float)):
+        x1, y1, x2, y2 = boxes[n].astype(float)
+        for i, j in np.ndindex(cells, cells):
+            share = np.mean(
+                [
+                    value(
+                        bitmap,
+                        y1 - 0.5 + (i + a) * (y2 - y1) / cells,
+                        x1 - 0.5 + (j + b) * (x2 - x1) / cells,
+                    )
+                    for a in (0.25, 0.75)
+                    for b in (0.25, 0.75)
+                ]
+            )
+            if abs(share - 0.5) > 1e-5:
+                assert got[n, i, j] == (share >= 0.5), (n, i, j)
+
+
 def test_crop_of_as_many_pixels_as_cells_is_the_bitmap():
     bitmaps = _blobs(1, 2, 40, 60)
     got = crop(bitmaps, jnp.array([[10.0, 5, 38, 33]]), jnp.array([1]))

@@ -379,7 +379,10 @@ def test_restore_params_gives_only_the_parameters(run):
     like, folder = _shapes(_state().params), checkpoints.folder
     _assert_same(checkpoint.restore_params(folder, like), _state(3).params)
     _assert_same(checkpoint.restore_params(folder, like, step=1), _state(1).params)
-    _assert_same(checkpoint.restore_params(folder, like, best="ap"), _state(2).params)
+    assert checkpoint.find_step(folder) == 3
+    assert checkpoint.find_step(folder, best="ap") == 2
+    with pytest.raises(InputError, match="no checkpoint with 'loss'"):
+        checkpoint.find_step(folder, best="loss")
 
 
 def test_restore_params_starts_stan_from_a_baseline_only_where_allowed(run):

@@ -1,3 +1,4 @@
+import itertools
 import math
 from functools import partial
 
@@ -312,6 +313,35 @@ def test_losses_of_a_frame_without_objects_are_finite(every, present):
     assert all(bool(jnp.isfinite(g).all()) for g in jax.tree.leaves(gradient))
     for head in ("mask_head", "track_head"):
         assert not any(g.any() for g in jax.tree.leaves(gradient[head]))
+
+
+@pytest.mark.parametrize("border", [-1, 0, 8])
+def test_rpn_learns_from_the_anchors_that_the_border_admits(border):
+    model = tiny_pairs.model(tiny_pairs.Given)
+    empty = tiny_pairs.batch(tiny_pairs.pair(0, present=((0,) * 6,) * 2))
+    keys = jax.random.split(jax.random.key(0), 1)
+    sampling = ALL._replace(border=border)
+    terms = losses.terms(model, empty, keys, sampling)
+    height, width = np.asarray(empty.size_hw[0])
+    wanted = 0  # without objects every anchor that takes part is background
+    for stride in (4, 8, 16, 32, 64):
+        rows, columns = (-(-side // stride) for side in tiny_pairs.CANVAS)
+        side = 4.0 * stride
+        for y, x, ratio in itertools.product(
+            range(rows), range(columns), (0.5, 1.0, 2.0)
+        ):
+            half_h, half_w = side * ratio**0.5 / 2, side / ratio**0.5 / 2
+            x, y = x * stride, y * stride
+            if border < 0:
+                wanted += x < width and y < height
+            else:
+                wanted += (
+                    x - half_w >= -border
+                    and y - half_h >= -border
+                    and x + half_w <= width + border
+                    and y + half_h <= height + border
+                )
+    assert terms["rpn_score"][1] == wanted > 0
 
 
 def test_track_target_is_the_objects_own_column_or_new():
