@@ -21,7 +21,9 @@ def replacing(path: str | Path) -> Generator[Path]:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        error.filename = error.filename or str(path)
-        raise
+        if error.filename is not None:
+            raise
+        # Not set on the error at hand: those of other libraries may not allow it.
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
     finally:
         temporary.unlink(missing_ok=True)

@@ -11,6 +11,7 @@ from pycocotools import mask as coco_mask
 from stan_jax.errors import InputError
 from stan_jax.evaluation import results
 from stan_jax.evaluation.results import ResultsWriter, TrackBuilder, TrackResult
+from stan_jax.files import replacing
 
 # pycocotools 2.0.11 decodes into an array type that numpy 2 complains about.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation")
@@ -196,4 +197,15 @@ def test_writer_refuses_tracks_that_no_evaluator_can_read(tmp_path, tracks, rule
         write(tmp_path / "r.json", [(1, tracks)])
     with pytest.raises(ValueError, match="already"):
         write(tmp_path / "r.json", [(1, []), (1, [])])
+    assert os.listdir(tmp_path) == []
+
+
+def test_error_that_names_no_file_names_the_one_to_be_written(tmp_path):
+    with pytest.raises(OSError, match="No space") as caught:
+        with replacing(tmp_path / "a.json"):
+            raise OSError(errno.ENOSPC, "No space")
+    assert caught.value.filename == str(tmp_path / "a.json")
+    with pytest.raises(FileNotFoundError) as caught, replacing(tmp_path / "a.json"):
+        open(tmp_path / "nowhere" / "b.json").close()
+    assert caught.value.filename == str(tmp_path / "nowhere" / "b.json")
     assert os.listdir(tmp_path) == []
