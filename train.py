@@ -27,7 +27,7 @@ from stan_jax.data.youtube_vis import Dataset, Video
 from stan_jax.errors import InputError
 from stan_jax.files import replacing
 from stan_jax.model.stan import STAN, architecture, frozen_paths
-from stan_jax.pretrained import mobilenet_v2
+from stan_jax.pretrained import backbones
 from stan_jax.training import mesh as meshes
 from stan_jax.training import optimizer, train_step
 from stan_jax.training.checkpoint import Checkpoints, restore_params
@@ -38,8 +38,6 @@ from stan_jax.video import progress, report
 config_flags.DEFINE_config_file("config", None, "What to train.", lock_config=True)
 flags.DEFINE_string("workdir", None, "Where checkpoints and metrics go.")
 flags.mark_flags_as_required(["config", "workdir"])
-
-LIGHT = ("mobilenet_v2", "frozen_batch")  # what a file of backbone_from can fill
 
 
 def main(argv: list[str]) -> None:
@@ -122,8 +120,12 @@ def main(argv: list[str]) -> None:
         params = restore_params(config.init_from, params, optional=("sta",))
         frozen = restore_params(config.init_from, frozen, prefix="frozen")
     elif checkpoints.latest is None and config.backbone_from:
-        params["backbone"], frozen["backbone"] = mobilenet_v2.load(
-            config.backbone_from, params["backbone"], frozen["backbone"]
+        params["backbone"], frozen["backbone"] = backbones.load(
+            config.backbone_from,
+            params["backbone"],
+            frozen.get("backbone", {}),
+            kind=config.model.backbone,
+            caffe=config.model.backbone_args.get("caffe", False),
         )
     elif checkpoints.latest is None and config.model.norm == "frozen_batch":
         advice = (
@@ -256,11 +258,6 @@ def check_settings(config: ConfigDict) -> None:
         if run[name] < least:
             rule = f"must be at least {least}, is {run[name]}"
             raise InputError(f"run.{name}", "", rule)
-    model = config.model
-    if config.backbone_from and (model.backbone, model.norm) != LIGHT:
-        rule = f"is for backbone and norm {LIGHT}, these are"
-        rule += f" {(model.backbone, model.norm)}"
-        raise InputError("backbone_from", "", rule)
 
 
 def note_config(path: Path, config: ConfigDict) -> None:

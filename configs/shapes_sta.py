@@ -17,7 +17,7 @@ def get_config() -> ConfigDict:
     c = ConfigDict()
     c.seed = 0
     c.init_from = ""  # checkpoints of another run, whose parameters are taken
-    c.backbone_from = ""  # .npz of a backbone
+    c.backbone_from = ""  # file of a published backbone
 
     c.data = dict(
         train=dict(

@@ -5,7 +5,8 @@ r"""MaskTrack R-CNN, ResNet-50-FPN, YouTube-VIS 2019: the baseline.
         --config.data.train.frames=.../train/JPEGImages
 
 `:scratch` trains all of it, with group norm. Without it batch norm is frozen, as
-published, and `--config.init_from` must bring the weights that this stands on.
+published, and `--config.backbone_from` (torchvision's ResNet-50) or
+`--config.init_from` must bring the weights that this stands on.
 
 Published: 30.3 AP on val (MaskTrack R-CNN paper), 28 to 31 between runs.
 Ours: not measured yet; it needs the data set, which may not be passed on.
@@ -22,7 +23,7 @@ def get_config(start: str = "pretrained") -> ConfigDict:
     c = ConfigDict()
     c.seed = 0
     c.init_from = ""  # checkpoints of another run, whose parameters are taken
-    c.backbone_from = ""  # .npz of a backbone
+    c.backbone_from = ""  # a published ResNet; caffe=True below for detectron2's
 
     c.data = dict(
         train=dict(
@@ -45,7 +46,7 @@ def get_config(start: str = "pretrained") -> ConfigDict:
     )
     c.model = dict(
         backbone="resnet50",
-        backbone_args=dict(frozen_stages=1),  # [M]
+        backbone_args=dict(frozen_stages=1, caffe=False),  # [M]
         norm="frozen_batch",  # [M]
         channels=256,  # [M]
         anchor_scale=8.0,  # [M]

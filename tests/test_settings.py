@@ -50,13 +50,6 @@ def test_unknown_part_of_the_model_is_refused_with_those_there_are(name):
         STAN(num_classes=2, **settings, rngs=nnx.Rngs(0))
 
 
-def test_backbone_of_another_kind_is_refused_by_name():
-    config = shapes_sta.get_config()
-    config.backbone_from = "mobilenetv2_imagenet.npz"
-    with pytest.raises(InputError, match="^backbone_from: is for .*'resnet18'"):
-        train.check_settings(config)
-
-
 @pytest.mark.parametrize(
     ("changes", "rule"),
     [

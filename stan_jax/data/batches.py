@@ -55,7 +55,8 @@ def pairs(
     gap: which frame may be the previous one (choice A16, `clips.references`).
     flip: probability of mirroring a pair.
     scales_hw: bounds of the sides, one drawn for each pair; None: the canvas.
-    num_threads, prefetch: threads, and batches that they prepare ahead; 0: none.
+    num_threads, prefetch: threads, and batches that they prepare ahead, at least one
+        each; 0 threads: none.
     The iterator has `get_state()` (a small dict), `set_state()` and `close()`.
     Raises: InputError, before the first batch, if the datasets do not go together, if
     no frame shows an object, or if some pair has more than max_objects objects.
@@ -87,7 +88,7 @@ def pairs(
         return whole
 
     source = grain.MapDataset.range(sys.maxsize).map(load)
-    ahead = prefetch if num_threads else 0
+    ahead = max(prefetch, num_threads) if num_threads else 0  # Grain asks for both
     options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=ahead)
     return iter(source.to_iter_dataset(options))
 
