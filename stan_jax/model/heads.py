@@ -101,15 +101,25 @@ class MaskHead(nnx.Module):
 class TrackHead(nnx.Module):
     """Appearance of each RoI; two of the same object have a large dot product.
 
+    last_relu: the embedding is not negative, as in mmdet's roi_embed_head.py.
     Source: masktrack_rcnn track_head.py; no activation after the last layer.
     """
 
-    def __init__(self, features: int, *, channels: int, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        features: int,
+        *,
+        channels: int,
+        last_relu: bool = False,
+        rngs: nnx.Rngs,
+    ):
         init = normal(0.01)
+        self.last_relu = last_relu
         self.fc1 = nnx.Linear(features, channels, kernel_init=init, rngs=rngs)
         self.fc2 = nnx.Linear(channels, channels, kernel_init=init, rngs=rngs)
 
     def __call__(self, x: Float[Array, "b n p p c"]) -> Float[Array, "b n e"]:
         """Return the embedding of RoI features, float32."""
         x = x.reshape(*x.shape[:2], -1)
-        return self.fc2(jax.nn.relu(self.fc1(x))).astype(jnp.float32)
+        x = self.fc2(jax.nn.relu(self.fc1(x))).astype(jnp.float32)
+        return jax.nn.relu(x) if self.last_relu else x

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -36,6 +37,23 @@ ROI_STRIDES = STRIDES[:4]  # P6 only proposes
 COARSEST = ROI_STRIDES[-1]  # stride of the backbone's last map
 
 
+class Conventions(NamedTuple):
+    """How parameters are read, where published codes differ; see `presets`.
+
+    anchors: kind of `anchors.grid`. least_side: pixels of a box that stay at the border
+    of the frame where all of it lies outside.
+    aligned, sampling, min_size: see `roi_align`. embed_relu: embeddings are not
+    negative.
+    """
+
+    anchors: Literal["plain", "rounded", "legacy"] = "plain"
+    least_side: float = 0.0
+    aligned: bool = True
+    sampling: int = 2
+    min_size: float | None = None
+    embed_relu: bool = False
+
+
 class STAN(nnx.Module):
     """MaskTrack R-CNN with spatio-temporal attention (paper Fig. 1).
 
@@ -48,6 +66,7 @@ class STAN(nnx.Module):
     pre_nms: proposals per level before NMS, proposals: after it, over all levels.
     detections: kept per frame; nms_candidates: (proposal, class) pairs with the best
     scores that enter the NMS before that.
+    conventions: those of `Conventions` that are not as its defaults.
     """
 
     def __init__(
@@ -72,6 +91,7 @@ class STAN(nnx.Module):
         detections: int,
         nms_candidates: int = 1000,
         background_columns: bool = False,
+        conventions: Mapping | None = None,
         rngs: nnx.Rngs,
     ):
         for name, value, table in (
@@ -85,6 +105,7 @@ class STAN(nnx.Module):
         self.pre_nms, self.proposals, self.rpn_nms = pre_nms, proposals, rpn_nms
         self.score_threshold, self.box_nms = score_threshold, box_nms
         self.detections, self.nms_candidates = detections, nms_candidates
+        self.conventions = Conventions(**(conventions or {}))
         columns = num_classes + background_columns
         features = BOX_CELLS**2 * channels
 
@@ -105,7 +126,12 @@ class STAN(nnx.Module):
         self.mask_head = MaskHead(
             channels, columns, channels=mask_channels, depth=mask_depth, rngs=rngs
         )
-        self.track_head = TrackHead(features, channels=embed_channels, rngs=rngs)
+        self.track_head = TrackHead(
+            features,
+            channels=embed_channels,
+            last_relu=self.conventions.embed_relu,
+            rngs=rngs,
+        )
 
     def features(
         self,
@@ -150,7 +176,12 @@ class STAN(nnx.Module):
     def anchors(self, levels: Sequence[Array]) -> tuple[Float[Array, "a 4"], ...]:
         """Return the anchors of each level, pixels of the canvas."""
         return tuple(
-            anchors.grid((x.shape[1], x.shape[2]), stride, scales=(self.anchor_scale,))
+            anchors.grid(
+                (x.shape[1], x.shape[2]),
+                stride,
+                scales=(self.anchor_scale,),
+                kind=self.conventions.anchors,
+            )
             for x, stride in zip(levels, STRIDES, strict=True)
         )
 
@@ -185,7 +216,7 @@ class STAN(nnx.Module):
         level: Int[Array, " n"],
         size_hw: Int[Array, "2"],
     ) -> Proposals:
-        box = boxes.clip(box, size_hw)
+        box = boxes.clip(box, size_hw, least=self.conventions.least_side)
         valid = boxes.area(box) > 0
         keep = nms.nms(box, score, valid, threshold=self.rpn_nms, groups=level)
         num = min(self.proposals, score.shape[0])
@@ -226,7 +257,7 @@ class STAN(nnx.Module):
         score, index = jax.lax.top_k(score, min(self.nms_candidates, score.size))
         row, label = index // self.num_classes, index % self.num_classes
         box = boxes.decode(deltas[row, label], proposals.boxes[row], stds=BOX_STDS)
-        box = boxes.clip(box, size_hw)
+        box = boxes.clip(box, size_hw, least=self.conventions.least_side)
         real = (score > 0) & (boxes.area(box) > 0)  # not refined out of the frame
         keep = nms.nms(box, score, real, threshold=self.box_nms, groups=label)
         best = jnp.where(keep, score, 0.0)
@@ -243,7 +274,13 @@ class STAN(nnx.Module):
     ) -> Float[Array, "b n p p c"]:
         """Return RoI features of cells x cells."""
         return roi_align.roi_align(
-            tuple(levels[:4]), rois, strides=ROI_STRIDES, out=cells
+            tuple(levels[:4]),
+            rois,
+            strides=ROI_STRIDES,
+            out=cells,
+            sampling=self.conventions.sampling,
+            aligned=self.conventions.aligned,
+            min_size=self.conventions.min_size,
         )
 
 
@@ -269,6 +306,9 @@ def architecture(settings: Mapping, categories: Sequence[str]) -> dict:
     free = ("pre_nms", "proposals", "rpn_nms", "score_threshold", "box_nms")
     free += ("detections", "nms_candidates")
     kept = {k: v for k, v in settings.items() if k not in free}
+    if "backbone_args" in kept:
+        args = kept["backbone_args"]
+        kept["backbone_args"] = {k: v for k, v in args.items() if k != "frozen_stages"}
     return kept | {"categories": list(categories)}
 
 

@@ -1,5 +1,7 @@
 """Where a level looks for objects: its anchors, and which of them may learn."""
 
+from typing import Literal
+
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Num
@@ -11,16 +13,17 @@ def grid(
     *,
     scales: tuple[float, ...] = (8.0,),
     ratios: tuple[float, ...] = (0.5, 1.0, 2.0),
-    legacy: bool = False,
+    kind: Literal["plain", "rounded", "legacy"] = "plain",
 ) -> Float[Array, "a 4"]:
     """Anchors of one level, half-open xyxy pixels, in order (y, x, ratio, scale).
 
     An anchor has the area (scale * stride)**2 and the aspect height / width = ratio.
-    legacy: the original's anchors, in the middle of their cell and rounded to whole
-    pixels; otherwise they sit on the first corner of the cell and are not rounded.
-    Source: mmdet's AnchorGenerator; original mmdet/core/anchor/anchor_generator.py.
+    kind: "plain" ones sit on the first corner of their cell, "rounded" ones as well, to
+    whole pixels; "legacy" ones in the middle of the cell, rounded as inclusive boxes.
+    Source: mmdet's AnchorGenerator; torchvision's anchor_utils.py; the original's
+    mmdet/core/anchor/anchor_generator.py.
     """
-    base = _base(stride, scales, ratios, legacy)
+    base = _base(stride, scales, ratios, kind)
     y = jnp.arange(level_hw[0], dtype=jnp.float32) * stride
     x = jnp.arange(level_hw[1], dtype=jnp.float32) * stride
     x, y = jnp.meshgrid(x, y)  # [h w]
@@ -49,13 +52,15 @@ def inside(
     return (x > -slack) & (y > -slack) & (x < width - slack) & (y < height - slack)
 
 
-def _base(stride, scales, ratios, legacy) -> np.ndarray:
+def _base(stride, scales, ratios, kind) -> np.ndarray:
     """The anchors of the cell at the origin."""
     root = np.sqrt(np.asarray(ratios, np.float64))[:, None]
     side = stride * np.asarray(scales, np.float64)[None]
     width, height = (side / root).ravel(), (side * root).ravel()
     half = np.stack([-width, -height, width, height], axis=-1) / 2
-    if legacy:
+    if kind == "rounded":
+        half = np.round(half)
+    if kind == "legacy":
         # Rounded where the original rounds: as inclusive pixels, half a pixel lower.
         centre, one = (stride - 1) / 2, np.array([0.5, 0.5, -0.5, -0.5])
         half = np.round(centre + half + one) + np.array([0, 0, 1, 1])

@@ -70,15 +70,19 @@ def decode(
     return jnp.stack([x - half_w, y - half_h, x + half_w, y + half_h], axis=-1)
 
 
-def clip(boxes: Float[Array, "*n 4"], size_hw: Num[Array, "2"]) -> Float[Array, "*n 4"]:
+def clip(
+    boxes: Float[Array, "*n 4"], size_hw: Num[Array, "2"], *, least: float = 0.0
+) -> Float[Array, "*n 4"]:
     """The part of each box inside the frame [0, w] x [0, h]; empty if there is none.
 
-    Differs from the original code, where a box outside keeps its last pixel.
+    least: pixels of a box outside that stay, at the border; the original code, whose
+    boxes are inclusive, keeps 1.
     """
     height, width = size_hw.astype(boxes.dtype)
-    limits = (width, height, width, height)
-    sides = zip(_split(boxes), limits, strict=True)
-    return jnp.stack([jnp.clip(side, 0, limit) for side, limit in sides], axis=-1)
+    x1, y1, x2, y2 = _split(boxes)
+    corner = jnp.clip(x1, 0, width - least), jnp.clip(y1, 0, height - least)
+    opposite = jnp.clip(x2, least, width), jnp.clip(y2, least, height)
+    return jnp.stack([*corner, *opposite], axis=-1)
 
 
 def _split(boxes):

@@ -58,7 +58,9 @@ def load(
         rule = f"needs model.backbone_args.caffe={family.caffe}, as all of {name}"
         raise InputError(path, "", rule)
     wanted = {k: np.shape(x) for k, x in (_flat(params) | _flat(frozen)).items()}
-    arrays = names.translate(path, found, family.rules, wanted, family.defaults)
+    arrays = names.translate(
+        path, found, family.rules, wanted, defaults=family.defaults
+    ).arrays
     return _fill(params, arrays), _fill(frozen, arrays)
 
 

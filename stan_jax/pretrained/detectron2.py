@@ -1,37 +1,96 @@
-"""Names in the ImageNet ResNets of detectron2, `R-50.pkl` and `R-101.pkl` of MSRA.
+"""Names in detectron2: `R-50.pkl` and `R-101.pkl` of MSRA, and Mask R-CNN on them.
 
-They stride in the first 1x1, take BGR that is not divided by a deviation, and hold
-batch norms as scale and bias only. Source: detectron2 c2_model_loading.py.
+They stride in the first 1x1 and take BGR that is not divided by a deviation. The two
+files hold batch norms as scale and bias only. Source: detectron2 c2_model_loading.py.
 """
 
-from stan_jax.pretrained.names import Rule, caffe_stem, conv
+from stan_jax.pretrained.names import (
+    BACKGROUND_LAST,
+    CAFFE_STEM,
+    CONV,
+    DENSE,
+    EPSILON,
+    ROI,
+    Rule,
+    box_deltas,
+    class_logits,
+    layer,
+    mask_logits,
+    norm,
+    under,
+    upsampling,
+)
+
+STAGES = (1, 2, 3, 4)  # Caffe counts them from 2 on
 
 
 def _affine(source: str, path: str) -> tuple[Rule, Rule]:
     return Rule(f"{source}_s", f"{path}/scale"), Rule(f"{source}_b", f"{path}/bias")
 
 
-def _stage(i: int) -> tuple[Rule, ...]:
-    """Return the lines of stage i, which Caffe counts from 2 on."""
+def _msra_stage(i: int) -> tuple[Rule, ...]:
     block, ours = f"res{i + 1}_{{j}}_branch", f"layer{i}/{{j}}"
     rules = [
-        Rule(f"{block}1_w", f"{ours}/downsample/0/kernel", conv),
+        Rule(f"{block}1_w", f"{ours}/downsample/0/kernel", CONV),
         *_affine(f"{block}1_bn", f"{ours}/downsample/1"),
     ]
     for k, letter in enumerate("abc", start=1):
         rules += [
-            Rule(f"{block}2{letter}_w", f"{ours}/conv{k}/kernel", conv),
+            Rule(f"{block}2{letter}_w", f"{ours}/conv{k}/kernel", CONV),
             *_affine(f"{block}2{letter}_bn", f"{ours}/bn{k}"),
         ]
     return tuple(rules)
 
 
 MSRA = (
-    Rule("conv1_w", "conv1/kernel", caffe_stem),
+    Rule("conv1_w", "conv1/kernel", CAFFE_STEM),
     *_affine("res_conv1_bn", "bn1"),
-    *(rule for i in (1, 2, 3, 4) for rule in _stage(i)),
+    *(rule for i in STAGES for rule in _msra_stage(i)),
     Rule("fc1000_w", ""),
     Rule("fc1000_b", ""),
 )
-# Their norm divides by nothing; ours by the root of var + 1e-5.
-MSRA_DEFAULTS = {"mean": 0.0, "var": 1.0 - 1e-5}
+# Their norm divides by nothing; ours by the root of var + EPSILON.
+MSRA_DEFAULTS = {"mean": 0.0, "var": 1.0 - EPSILON}
+
+
+def _stage(i: int) -> tuple[Rule, ...]:
+    block, ours = f"res{i + 1}.{{j}}", f"layer{i}/{{j}}"
+    return (
+        Rule(f"{block}.shortcut.weight", f"{ours}/downsample/0/kernel", CONV),
+        *norm(f"{block}.shortcut.norm", f"{ours}/downsample/1"),
+        Rule(f"{block}.conv{{k}}.weight", f"{ours}/conv{{k}}/kernel", CONV),
+        *norm(f"{block}.conv{{k}}.norm", f"{ours}/bn{{k}}"),
+    )
+
+
+def _level(i: int) -> list[Rule]:
+    return [
+        *layer(f"backbone.fpn_lateral{i + 1}", f"fpn/laterals/{i - 1}", CONV),
+        *layer(f"backbone.fpn_output{i + 1}", f"fpn/outputs/{i - 1}", CONV),
+        *layer(f"roi_heads.mask_head.mask_fcn{i}", f"mask_head/convs/{i - 1}", CONV),
+    ]
+
+
+BODY = (
+    Rule("stem.conv1.weight", "conv1/kernel", CAFFE_STEM),
+    *norm("stem.conv1.norm", "bn1"),
+    *(rule for i in STAGES for rule in _stage(i)),
+)
+RPN = "proposal_generator.rpn_head"
+HEADS = "roi_heads.box_predictor"
+MASK_RCNN = (
+    *under(BODY, "backbone.bottom_up.", "backbone/"),
+    *(rule for i in STAGES for rule in _level(i)),  # as many as the mask head has
+    *layer(f"{RPN}.conv", "rpn/conv", CONV),
+    *layer(f"{RPN}.objectness_logits", "rpn/logits", CONV),
+    *layer(f"{RPN}.anchor_deltas", "rpn/deltas", CONV),
+    *layer("roi_heads.box_head.fc1", "box_head/fc1", ROI),
+    *layer("roi_heads.box_head.fc2", "box_head/fc2", DENSE),
+    *class_logits(f"{HEADS}.cls_score", BACKGROUND_LAST),
+    *box_deltas(f"{HEADS}.bbox_pred", BACKGROUND_LAST),
+    *upsampling("roi_heads.mask_head.deconv"),
+    *mask_logits("roi_heads.mask_head.predictor", BACKGROUND_LAST),
+    Rule("pixel_mean", ""),
+    Rule("pixel_std", ""),
+    Rule("proposal_generator.anchor_generator.cell_anchors.{i}", ""),
+)

@@ -75,11 +75,15 @@ def score(
     )
 
 
-def match(scores: Float[Array, "n columns"], valid: Bool[Array, " n"]) -> Match:
+def match(
+    scores: Float[Array, "n columns"], valid: Bool[Array, " n"], *, shared: bool = False
+) -> Match:
     """Return the choice of each detection: its best column; a slot has one winner.
 
     The highest score wins a contested slot, the first row on ties, and losers are
     dropped: neither `known` nor `new`. Source: masktrack_rcnn two_stage.py.
+    shared: a row loses only to rows before it, so that several may be `known` for one
+    slot, the last of them the best. Source: mmdet masktrack_rcnn_tracker.py.
     """
     column = jnp.argmax(scores, axis=1)
     best = jnp.where(valid, jnp.max(scores, axis=1), -jnp.inf)
@@ -88,6 +92,8 @@ def match(scores: Float[Array, "n columns"], valid: Bool[Array, " n"]) -> Match:
     ahead = (best[None] > best[:, None]) | (
         (best[None] == best[:, None]) & (order[None] < order[:, None])
     )
+    if shared:
+        ahead &= order[None] < order[:, None]
     wins = valid & ~jnp.any(rival & ahead, axis=1)
     return Match(jnp.maximum(column - 1, 0), wins & (column > 0), valid & (column == 0))
 
@@ -104,7 +110,8 @@ def write(
 
     A known track takes the new embedding and box, and the label if `update_labels`.
     A new track takes a free slot, else that of the longest-unseen track, counted in
-    `evicted`. A track unseen for `expire_after` frames leaves.
+    `evicted`. A track unseen for `expire_after` frames leaves, at the first frame then
+    that shows anything. Of several rows known for one slot the last is written.
     Raises: InputError if a frame may bring more tracks than there are slots.
     """
     n, s = len(found.scores), len(memory.live)
@@ -126,7 +133,10 @@ def write(
     ids = jnp.where(choice.new, memory.next_id + rank, memory.ids[slot])
     evicted = jnp.sum(choice.new & memory.live[slot])
 
-    row = _rows(slot, stays, s)
+    # Of rows with the same slot only the last is written: others have no set order.
+    order = jnp.arange(n)
+    later = (slot[:, None] == slot[None]) & stays[None] & (order[None] > order[:, None])
+    row = _rows(slot, stays & ~jnp.any(later, axis=1), s)
 
     def put(old, new):
         return old.at[row].set(new.astype(old.dtype), mode="drop")
@@ -137,7 +147,8 @@ def write(
     last_seen = put(memory.last_seen, jnp.full(n, memory.frame))
     live = put(memory.live, jnp.ones(n, bool))
     if expire_after is not None:
-        live &= memory.frame - last_seen < expire_after
+        recent = memory.frame - last_seen < expire_after
+        live &= recent | ~jnp.any(found.valid)
     memory = MemoryQueue(
         features=memory.features,
         embeds=put(memory.embeds, found.embeds),

@@ -47,6 +47,7 @@ def clip(
     update_labels: bool = False,
     expire_after: int | None = None,
     first_frame: str = "self",
+    share_ids: bool = False,
 ) -> tuple[MemoryQueue, Tracks]:
     """Return the memory after t more frames of one video, and the tracks in each.
 
@@ -54,7 +55,7 @@ def clip(
     keeps the raw feature of the previous frame (A13), known before any detection.
     valid: false for padding frames, which must come last and leave no trace.
     first_frame: "self" lets the first frame attend to itself, "skip" passes its raw
-    features on (A12).
+    features on (A12). share_ids: see `shared` of `memory.match`.
     Raises: InputError for another first_frame, or where a frame may bring more tracks
     than the memory has slots.
     """
@@ -79,7 +80,7 @@ def clip(
         found, seen = inputs
         found = found._replace(valid=found.valid & seen)
         scores = queue.score(memory, found, weights)
-        choice = queue.match(scores, found.valid)
+        choice = queue.match(scores, found.valid, shared=share_ids)
         new, ids, stays = queue.write(
             memory,
             found,

@@ -1,14 +1,15 @@
 """What is wrong with what the model says of a pair: six losses as (sum, count)."""
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from functools import partial
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from stan_jax.model.stan import BOX_CELLS, BOX_STDS, MASK_CELLS, STAN
+from stan_jax.model.stan import BOX_CELLS, BOX_STDS, COARSEST, MASK_CELLS, STAN
 from stan_jax.ops import anchors as anchor_ops
 from stan_jax.ops import assign, boxes, masks
 from stan_jax.types import Pair, Proposals
@@ -20,7 +21,12 @@ class Sampling(NamedTuple):
     """Which anchors and RoIs learn, and how boxes are compared (spec sections 3-5).
 
     border: -1 trains every anchor of the frame, 0 none that pokes out of it.
+    padded: to "the frame" belongs what pads it to multiples of 32 pixels.
     rpn_beta, box_beta: where smooth L1 turns linear; 0 is plain L1.
+    mask_cells: what a mask learns, see `masks.crop`: "sampled" with 2 x 2 samples per
+    cell, "adaptive" with one per pixel, or "legacy".
+    match_known: the track loss is a mean over RoIs of objects that the previous frame
+    shows, else over all positive ones.
     """
 
     anchors: int = 64
@@ -30,6 +36,9 @@ class Sampling(NamedTuple):
     border: int = -1
     rpn_beta: float = 1 / 9
     box_beta: float = 1.0
+    padded: bool = False
+    mask_cells: Literal["sampled", "adaptive", "legacy"] = "sampled"
+    match_known: bool = False
 
 
 class Rois(NamedTuple):
@@ -97,7 +106,7 @@ def terms(
     found |= _box(*model.box_head(features), rois, pairs, sampling)
     reference = model.pool(x0, pairs.boxes[:, 0], BOX_CELLS)
     found |= _track(
-        model.track_head(features), model.track_head(reference), rois, pairs
+        model.track_head(features), model.track_head(reference), rois, pairs, sampling
     )
     return found | _mask(model, levels, rois, pairs, sampling)
 
@@ -107,19 +116,23 @@ def sample_rois(
 ) -> Rois:
     """Return the RoIs of one frame that learn; true boxes count as proposals.
 
-    Source: spec section 4, IoU 0.5 for both roles.
+    Source: spec section 4, IoU 0.5 for both roles. True boxes join once proposals
+    have their roles: else none could be the best of its object.
     """
     present = pair.present[1]
-    candidate = jnp.concatenate([pair.boxes[1], proposals.boxes])
-    valid = jnp.concatenate([present, proposals.valid])
     role = assign.assign(
-        boxes.iou(candidate, pair.boxes[1]),
+        boxes.iou(proposals.boxes, pair.boxes[1]),
         present,
         positive=0.5,
         negative=0.5,
         min_positive=0.5,
-        candidates=valid,
+        candidates=proposals.valid,
     )
+    truth = assign.Assignment(
+        jnp.arange(len(present)), present, jnp.zeros_like(present)
+    )
+    role = jax.tree.map(lambda *x: jnp.concatenate(x), truth, role)
+    candidate = jnp.concatenate([pair.boxes[1], proposals.boxes])
     drawn = assign.sample(
         key,
         role.positive,
@@ -150,13 +163,16 @@ def _rpn(
 ) -> dict[str, Term]:
     def one(logits, deltas, pair, key):
         iou = boxes.iou(anchors, pair.boxes[1])
+        size_hw = pair.size_hw
+        if sampling.padded:
+            size_hw = -(-size_hw // COARSEST) * COARSEST
         role = assign.assign(
             iou,
             pair.present[1],
             positive=0.7,
             negative=0.3,
             min_positive=0.3,
-            candidates=anchor_ops.inside(anchors, pair.size_hw, sampling.border),
+            candidates=anchor_ops.inside(anchors, size_hw, sampling.border),
         )
         drawn = assign.sample(
             key,
@@ -215,6 +231,7 @@ def _track(
     reference: Float[Array, "b m e"],
     rois: Rois,
     pairs: Pair,
+    sampling: Sampling,
 ) -> dict[str, Term]:
     there = pairs.present[:, 0]  # [b m]
     logits = jnp.einsum("bne,bme->bnm", embeds, reference)
@@ -225,8 +242,9 @@ def _track(
     entropy = optax.softmax_cross_entropy_with_integer_labels(logits, target)
     right = (logits.argmax(-1) == target) & rois.positive
     count = rois.positive.sum().astype(jnp.float32)
+    learns = (target > 0).sum().astype(jnp.float32) if sampling.match_known else count
     return {
-        "track": (jnp.where(rois.positive, entropy, 0.0).sum(), count),
+        "track": (jnp.where(rois.positive, entropy, 0.0).sum(), learns),
         "accuracy_track": (right.sum().astype(jnp.float32), count),
     }
 
@@ -242,8 +260,14 @@ def _mask(
     label = jnp.take_along_axis(pairs.labels, first.object, axis=1)
     logits = jnp.take_along_axis(logits, label[..., None, None, None], axis=-1)
     logits = logits[..., 0].astype(jnp.float32)
-    crop = jax.vmap(lambda m, r, i: masks.crop(m, r, i, 2 * MASK_CELLS))
-    target = crop(pairs.masks, first.boxes, first.object)
+    cells = sampling.mask_cells
+    crop = partial(
+        masks.crop,
+        out=2 * MASK_CELLS,
+        sampling=0 if cells == "adaptive" else 2,
+        legacy=cells == "legacy",
+    )
+    target = jax.vmap(crop)(pairs.masks, first.boxes, first.object)
     entropy = optax.sigmoid_binary_cross_entropy(logits, target).mean((2, 3))
     count = first.positive.sum().astype(jnp.float32)
     return {"mask": (jnp.where(first.positive, entropy, 0.0).sum(), count)}

@@ -42,7 +42,7 @@ def test_grid_of_an_empty_level_is_empty():
 
 
 def test_legacy_grid_is_in_the_middle_of_whole_pixels():
-    got = grid((2, 3), 8, legacy=True)
+    got = grid((2, 3), 8, kind="legacy")
     np.testing.assert_array_equal(got, jnp.round(got))
     centre = (got[:, :2] + got[:, 2:]) / 2
     np.testing.assert_array_equal(centre[::3] % 8, np.full((6, 2), 4.0))
@@ -58,7 +58,7 @@ def test_grid_equals_mmdet(golden, level):
 def test_legacy_grid_equals_the_original_written_half_open(golden, level):
     arrays = np.load(golden / "parity/orig_ops.npz")
     half_open = np.array([[0, 0, 1, 1]], np.float32)
-    got = grid(LEVELS[level], STRIDES[level], legacy=True)
+    got = grid(LEVELS[level], STRIDES[level], kind="legacy")
     np.testing.assert_array_equal(got[:3], arrays[f"anchor_base_{level}"] + half_open)
     if level > 0:  # of level 0 only a corner is stored, of another width
         want = arrays[f"anchor_grid_{level}"] + half_open
@@ -84,7 +84,7 @@ def test_inside_by_cell_is_exact_where_a_cell_starts_on_the_border(size):
 
 
 def test_inside_with_border_matches_a_loop():
-    given = grid((6, 6), 16, scales=(1.0, 4.0), legacy=True)
+    given = grid((6, 6), 16, scales=(1.0, 4.0), kind="legacy")
     for border in (0, 40):
         want = [
             x1 >= -border and y1 >= -border and x2 <= 90 + border and y2 <= 70 + border
@@ -98,7 +98,7 @@ def test_inside_with_border_matches_a_loop():
 def test_inside_without_border_leaves_what_the_original_trains():
     # Counted from the original's formulas for a 640x360 frame on a 640x384 canvas.
     got = [
-        int(inside(grid(hw, s, legacy=True), FRAME, 0).sum())
+        int(inside(grid(hw, s, kind="legacy"), FRAME, 0).sum())
         for hw, s in zip(LEVELS, STRIDES, strict=True)
     ]
     assert got == [36908, 7758, 1330, 76, 0]

@@ -1,0 +1,237 @@
+"""Which published system a file is of, and what it becomes: settings and arrays."""
+
+import re
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from flax import nnx
+
+from stan_jax.errors import InputError
+from stan_jax.model.stan import BACKBONES, STAN
+from stan_jax.presets import PRESETS
+from stan_jax.pretrained import (
+    detectron2,
+    mobilenet_v2,
+    names,
+    openmmlab,
+    tensors,
+    torchvision,
+)
+from stan_jax.pretrained.names import Rule
+
+EMA = "ema_"  # running means of the weights, which old hooks of mmcv kept beside them
+PARTS = ("backbone", "fpn", "rpn", "box_head", "mask_head", "track_head")
+SMALLEST = dict(  # of a model of which only the backbone matters
+    channels=8, box_channels=8, mask_channels=8, mask_depth=1, embed_channels=8
+)
+
+
+class Family(NamedTuple):
+    """One way to name tensors, and what else its files have in common.
+
+    preset: key of PRESETS. caffe: bottlenecks stride in their first 1x1.
+    parts: which of PARTS every file has; others may be absent.
+    defaults: see `names.translate`. absent: a part of names that no file has.
+    """
+
+    rules: Sequence[Rule]
+    preset: str
+    caffe: bool = False
+    parts: Sequence[str] = PARTS[:5]
+    defaults: Mapping[str, float] = {}
+    absent: str = "\n"
+
+
+FAMILIES = {
+    "original": Family(openmmlab.ORIGINAL, "original", parts=PARTS),
+    "mmdet": Family((*openmmlab.MASKTRACK, *openmmlab.MASK_RCNN), "openmmlab"),
+    "torchvision-coco": Family(
+        torchvision.MASK_RCNN_EPS_0, "torchvision", absent="num_batches_tracked"
+    ),
+    "torchvision": Family(torchvision.MASK_RCNN, "torchvision"),
+    "detectron2": Family(detectron2.MASK_RCNN, "openmmlab", caffe=True),
+    "torchvision-resnet": Family(
+        names.under(torchvision.RESNET, "", "backbone/"), "original", parts=PARTS[:1]
+    ),
+    "detectron2-resnet": Family(
+        names.under(detectron2.MSRA, "", "backbone/"),
+        "original",
+        caffe=True,
+        parts=PARTS[:1],
+        defaults=detectron2.MSRA_DEFAULTS,
+    ),
+    "mobilenet_v2": Family(
+        names.under(mobilenet_v2.RULES, "", "backbone/"), "original", parts=PARTS[:1]
+    ),
+}
+FAMILIES["mmtracking"] = FAMILIES["mmdet"]
+
+
+class Imported(NamedTuple):
+    """What a file holds, as ours.
+
+    settings: arguments of STAN. classes: how many; 0 for a backbone alone.
+    params, frozen: arrays by path. skipped: names of the file that are not needed,
+    with the reason. missing: paths of ours that it does not hold.
+    """
+
+    family: str
+    preset: str
+    settings: dict[str, Any]
+    classes: int
+    params: dict[str, np.ndarray]
+    frozen: dict[str, np.ndarray]
+    skipped: dict[str, str]
+    missing: list[str]
+
+
+def load(path: str | Path, family: str = "auto") -> Imported:
+    """Return what a published checkpoint becomes.
+
+    family: key of FAMILIES, or "auto" to go by the names in the file.
+    Raises: InputError as `tensors.read` and `names.translate`, for a file of another
+    family than named, of none at all, and for a backbone that we do not have.
+    """
+    return convert(path, tensors.read(path), family)
+
+
+def convert(
+    path: str | Path, found: Mapping[str, np.ndarray], family: str = "auto"
+) -> Imported:
+    """Return what the tensors of a file become; as `load`, which has read them."""
+    skipped = {k: "a running mean (EMA)" for k in found if k.startswith(EMA)}
+    found = {k: x for k, x in found.items() if k not in skipped}
+    name = choose(path, found, family)
+    about = FAMILIES[name]
+    settings, classes = describe(path, found, about)
+    params, frozen = shapes(settings, max(classes, 1))
+    wanted = params | frozen
+    if not classes:
+        wanted = {k: x for k, x in wanted.items() if k.startswith("backbone/")}
+    result = names.translate(
+        path,
+        found,
+        about.rules,
+        wanted,
+        defaults=about.defaults,
+        may_miss=[f"{part}/" for part in PARTS if part not in about.parts],
+    )
+    skipped |= dict.fromkeys(result.skipped, "not needed")
+    params, frozen = (
+        {k: result.arrays[k] for k in side if k in result.arrays}
+        for side in (params, frozen)
+    )
+    return Imported(
+        name, about.preset, settings, classes, params, frozen, skipped, result.missing
+    )
+
+
+def choose(path: str | Path, found: Mapping[str, Any], family: str) -> str:
+    """Return the family of a file by the names in it; `family` must not contradict."""
+    if family != "auto" and family not in FAMILIES:
+        rule = f"must be auto or one of {', '.join(FAMILIES)}, is '{family}'"
+        raise InputError("family", "", rule)
+    fits = {
+        name: names.count(found, about.rules)
+        for name, about in FAMILIES.items()
+        if not any(about.absent in key for key in found)
+    }
+    best = max(fits, key=lambda name: fits[name])
+    if fits[best] < len(found) / 2:
+        some = ", ".join(sorted(found)[:3])
+        rule = f"is of no known family ({', '.join(FAMILIES)}); it holds {some}"
+        raise InputError(path, "", rule)
+    if family == "auto":
+        return best
+    if fits.get(family, 0) < fits[best]:
+        rule = f"has the names of {best}, not of {family}: use --family {best}"
+        raise InputError(path, "", rule)
+    return family
+
+
+def describe(
+    path: str | Path, found: Mapping[str, np.ndarray], family: Family
+) -> tuple[dict[str, Any], int]:
+    """Return the arguments of STAN that a file calls for, and its number of classes."""
+    by_path = names.places(found, family.rules)
+    backbone = _backbone(path, by_path)
+    is_resnet = backbone != "mobilenet_v2"
+    sizes = dict(SMALLEST)
+    classes = 0
+    if PARTS[3] in family.parts:
+        need = ("fpn/laterals/0", "box_head/fc1", "mask_head/upsample", "rpn/conv")
+        biases = {k: by_path.get(f"{k}/bias", by_path.get(f"{k}_bias")) for k in need}
+        logits = by_path.get("box_head/logits/bias")
+        if logits is None or any(x is None for x in biases.values()):
+            absent = [k for k, x in biases.items() if x is None]
+            rule = f"lacks {', '.join(absent) or 'class logits'}: is it whole?"
+            raise InputError(path, "", rule)
+        classes = len(logits) - 1
+        depth = [k for k in by_path if re.fullmatch(r"mask_head/convs/\d+/bias", k)]
+        embed = by_path.get("track_head/fc1/bias")
+        sizes = dict(
+            channels=len(biases["fpn/laterals/0"]),
+            box_channels=len(biases["box_head/fc1"]),
+            mask_channels=len(biases["mask_head/upsample"]),
+            mask_depth=len(depth),
+            embed_channels=1024 if embed is None else len(embed),
+        )
+    return dict(
+        backbone=backbone,
+        backbone_args=dict(caffe=family.caffe) if is_resnet else {},
+        norm="frozen_batch",
+        anchor_scale=8.0,
+        sta=None,
+        **sizes,
+        **PRESETS[family.preset]["model"],
+    ), classes
+
+
+def _backbone(path: str | Path, by_path: Mapping[str, np.ndarray]) -> str:
+    """Return the key of BACKBONES with as many blocks, and groups of that width."""
+    pattern = re.compile(r"backbone/layer(\d)/(\d+)/conv(\d)/kernel")
+    blocks = [m for key in by_path if (m := pattern.fullmatch(key))]
+    if not blocks:
+        return "mobilenet_v2"
+    stages = tuple(
+        1 + max((int(m[2]) for m in blocks if int(m[1]) == stage), default=-1)
+        for stage in (1, 2, 3, 4)
+    )
+    width = by_path["backbone/layer1/0/conv2/kernel"].shape[:2]
+    is_deep = any(m[3] == "3" for m in blocks)
+    for name, builder in BACKBONES.items():
+        if not isinstance(builder, partial):
+            continue
+        args = builder.keywords
+        groups = args.get("groups", 1)
+        same = args["stages"] == stages and args["bottleneck"] == is_deep
+        if same and width[0] == groups * width[1]:
+            return name
+    rule = f"has a ResNet of {stages} blocks, known are {', '.join(BACKBONES)}"
+    raise InputError(path, "", rule)
+
+
+def shapes(
+    settings: Mapping[str, Any], classes: int
+) -> tuple[dict[str, tuple[int, ...]], dict[str, tuple[int, ...]]]:
+    """Return the shapes of a model's parameters and statistics by path."""
+    model = nnx.eval_shape(
+        lambda: STAN(num_classes=classes, **settings, rngs=nnx.Rngs(0))
+    )
+    _, params, frozen = nnx.split(model, nnx.Param, ...)
+    return flat_shapes(nnx.to_pure_dict(params)), flat_shapes(nnx.to_pure_dict(frozen))
+
+
+def flat_shapes(tree: Mapping, prefix: str = "") -> dict[str, tuple[int, ...]]:
+    """Return the shapes of nested dicts of arrays by path."""
+    result = {}
+    for key, value in tree.items():
+        path = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            result |= flat_shapes(value, f"{path}/")
+        else:
+            result[path] = tuple(value.shape)
+    return result
