@@ -44,7 +44,8 @@ class Tracker:
     gives them; may be set anew, as training does, and need no other program then.
     canvas: landscape (height, width) in pixels, multiples of 32; portrait videos get
     its transpose. scale_hw: bounds of a frame inside it. clip_length: frames that go
-    through the model at once. slots, weights, options: see `tracking`.
+    through the model at once. slots, weights, share_ids, options: see `tracking`; of
+    rows with one id the last is kept. legacy_paste: see `masks.paste`.
     Raises: InputError if one of these does not fit the model or another.
     """
 
@@ -58,6 +59,7 @@ class Tracker:
         slots: int,
         weights: Mapping[str, float],
         dtype: str = "float32",
+        legacy_paste: bool = False,
         **options: Any,
     ):
         clips.check_canvas(canvas, [scale_hw])
@@ -66,6 +68,7 @@ class Tracker:
         self.canvas, self.scale_hw, self.clip_length = canvas, scale_hw, clip_length
         self._structure, self.params, self.frozen = split(model)
         self._slots, self._dtype = slots, dtype
+        self._paste = partial(paste, legacy=legacy_paste)
         self.programs = 0  # how many have been traced so far
         self.evicted = 0  # tracks that a full queue has dropped so far
         self._starts: dict[tuple[int, int], MemoryQueue] = {}  # by canvas
@@ -122,13 +125,20 @@ class Tracker:
             memory, tracks = self._clip(
                 self.params, self.frozen, memory, frames, size_hw, valid
             )
-            pasted = paste(tracks, jnp.asarray(size_hw), size)
+            pasted = self._paste(tracks, jnp.asarray(size_hw), size)
             shown = (tracks.ids, tracks.labels, tracks.scores, tracks.valid, *pasted)
             for row in zip(*map(np.asarray, shown), strict=True):
+                frame = FrameTracks(index, *row)
                 if index < len(video.file_names):
-                    yield FrameTracks(index, *row)
+                    yield frame._replace(valid=_last_of_each_id(frame))
                 index += 1
         self.evicted += int(memory.evicted)
+
+
+def _last_of_each_id(frame: FrameTracks) -> np.ndarray:
+    """Which valid rows have no later row of the same id."""
+    last = {int(frame.ids[n]): n for n in np.flatnonzero(frame.valid)}
+    return np.isin(np.arange(len(frame.ids)), list(last.values()))
 
 
 def sure_of(frame: FrameTracks, score: float) -> dict[str, np.ndarray]:
@@ -138,20 +148,29 @@ def sure_of(frame: FrameTracks, score: float) -> dict[str, np.ndarray]:
     return {name: getattr(frame, name)[kept] for name in names}
 
 
-@partial(jax.jit, static_argnames="video_hw")
+@partial(jax.jit, static_argnames=("video_hw", "legacy"))
 def paste(
-    tracks: Tracks, size_hw: jax.Array, video_hw: tuple[int, int]
+    tracks: Tracks,
+    size_hw: jax.Array,
+    video_hw: tuple[int, int],
+    *,
+    legacy: bool = False,
 ) -> tuple[jax.Array, jax.Array]:
     """Return boxes [t n 4] in pixels of the original video, and masks [t n fh fw].
 
-    size_hw: size of the frames that the tracks were found in.
+    size_hw: size of the frames that the tracks were found in. legacy: as the original
+    code does it, which takes the last pixel of a box to the larger frame.
     """
     scale_yx = jnp.asarray(video_hw, jnp.float32) / size_hw
-    boxes = tracks.boxes * jnp.tile(scale_yx[::-1], 2)[None, None]
+    last = jnp.array([0, 0, 1, 1]) * float(legacy)
+    boxes = tracks.boxes - last[None, None]
+    boxes = boxes * jnp.tile(scale_yx[::-1], 2)[None, None] + last[None, None]
 
     def one(frame):
         probs, boxes, valid = frame
-        return (masks.paste(probs, boxes, video_hw) >= 0.5) & valid[:, None, None]
+        soft = masks.paste(probs, boxes, video_hw, legacy=legacy)
+        drawn = soft > 0.5 if legacy else soft >= 0.5
+        return drawn & valid[:, None, None]
 
     # Frame by frame: probabilities are four times as large as the masks.
     return boxes, jax.lax.map(one, (tracks.masks, boxes, tracks.valid))

@@ -33,13 +33,14 @@ def roi_align(
     aligned: bool = True,
     min_size: float | None = None,
     level: Int[Array, "b n"] | None = None,
+    reach: float = 2.0,
 ) -> Float[Array, "b n _py _px c"]:
     """Mean of sampling x sampling bilinear samples in each of the bins of each box.
 
     boxes: pixels of the frame; no gradient flows into them.
     out: bins per side, or (rows, columns). level: of each box, else `level_of`.
     sampling: 0 is mmdet's choice, one sample per cell of a bin, rounded up. It is
-    several times slower, and exact for boxes up to twice as large as the frame.
+    several times slower, and exact for boxes up to `reach` times the frame's sides.
     aligned: a cell's value sits at its centre, else at its upper left corner.
     min_size: least side of a box in cells. None is torchvision's rule: 1 if not
     aligned, else no limit. The original MaskTrackRCNN has 0 and is not aligned.
@@ -57,10 +58,11 @@ def roi_align(
 
     def taps(box, level, image):
         box = box.astype(jnp.float32) / jnp.asarray(strides, jnp.float32)[level]
-        start = box[:2] - (0.5 if aligned else 0.0)
-        size = jnp.maximum(box[2:] - box[:2], min_size)
+        box = box - (0.5 if aligned else 0.0)
+        # Ends less starts after the shift, whose rounding the published codes have too.
+        start, size = box[:2], jnp.maximum(box[2:] - box[:2], min_size)
         height, width = jnp.asarray(shapes)[level]
-        most_y, most_x = (2 * shapes.max(0)).tolist()
+        most_y, most_x = np.ceil(reach * shapes.max(0)).astype(int).tolist()
         y, wy = axis_taps(start[1], size[1], height, rows, sampling, most_y)
         x, wx = axis_taps(start[0], size[0], width, columns, sampling, most_x)
         first = image * cells.sum() + jnp.asarray(cells.cumsum() - cells)[level]
@@ -89,10 +91,15 @@ def axis_taps(
     taps as a box of `most` cells needs, those that this one does not need weigh 0.
     """
     slots = sampling or -(-most // bins)
-    samples = sampling or jnp.clip(jnp.ceil(size / bins), 0, slots)
+    # XLA turns a division by a constant into a product, which is a rounding off: a bin
+    # of 25 cells might get 26 samples. So it must not see that this is a constant.
+    bin_size = size / jnp.where(jnp.isfinite(size), jnp.float32(bins), 1.0)
+    samples = sampling or jnp.clip(jnp.ceil(bin_size), 0, slots)
     share = 1 / jnp.maximum(samples, 1)
     sample = np.arange(slots)[None] + 0.5
-    at = start + size / bins * (np.arange(bins)[:, None] + sample * share)
+    # As the published codes add up: another order is 1e-5 cells off.
+    step = bin_size / jnp.maximum(samples, 1)
+    at = start + np.arange(bins)[:, None] * bin_size + sample * step
     counts = (at >= -1) & (at <= cells) & (sample < samples)  # [bins slots]
     at = jnp.clip(at, 0, cells - 1)
     low = jnp.floor(at).astype(jnp.int32)

@@ -18,13 +18,15 @@ Term = tuple[Float[Array, ""], Float[Array, ""]]
 
 
 class Sampling(NamedTuple):
-    """Which anchors and RoIs learn, and how boxes are compared (spec sections 3-5).
+    """Which anchors and RoIs learn, and how boxes are compared.
 
     border: -1 trains every anchor of the frame, 0 none that pokes out of it.
     padded: to "the frame" belongs what pads it to multiples of 32 pixels.
     rpn_beta, box_beta: where smooth L1 turns linear; 0 is plain L1.
     mask_cells: what a mask learns, see `masks.crop`: "sampled" with 2 x 2 samples per
     cell, "adaptive" with one per pixel, or "legacy".
+    rpn_class: only objects of this class are such to the RPN's score, all others are
+    background. mmdet 3.3.0 trains MaskTrack R-CNN so, with class 0, by mistake.
     match_known: the track loss is a mean over RoIs of objects that the previous frame
     shows, else over all positive ones.
     """
@@ -38,6 +40,7 @@ class Sampling(NamedTuple):
     box_beta: float = 1.0
     padded: bool = False
     mask_cells: Literal["sampled", "adaptive", "legacy"] = "sampled"
+    rpn_class: int | None = None
     match_known: bool = False
 
 
@@ -111,12 +114,40 @@ def terms(
     return found | _mask(model, levels, rois, pairs, sampling)
 
 
+def sample_anchors(
+    anchors: Float[Array, "a 4"], pair: Pair, key: Key[Array, ""], sampling: Sampling
+) -> tuple[assign.Sample, Int[Array, " n"]]:
+    """Return the anchors of one frame that learn, and the object of each positive one.
+
+    Source: masktrack_rcnn anchor_target.py; IoU 0.7 and 0.3.
+    """
+    size_hw = pair.size_hw
+    if sampling.padded:
+        size_hw = -(-size_hw // COARSEST) * COARSEST
+    role = assign.assign(
+        boxes.iou(anchors, pair.boxes[1]),
+        pair.present[1],
+        positive=0.7,
+        negative=0.3,
+        min_positive=0.3,
+        candidates=anchor_ops.inside(anchors, size_hw, sampling.border),
+    )
+    drawn = assign.sample(
+        key,
+        role.positive,
+        role.negative,
+        num=sampling.anchors,
+        max_positive=sampling.positive_anchors,
+    )
+    return drawn, role.index[drawn.index]
+
+
 def sample_rois(
     proposals: Proposals, pair: Pair, key: Key[Array, ""], sampling: Sampling
 ) -> Rois:
     """Return the RoIs of one frame that learn; true boxes count as proposals.
 
-    Source: spec section 4, IoU 0.5 for both roles. True boxes join once proposals
+    Source: masktrack_rcnn bbox_target.py; IoU 0.5 for both roles. True boxes join once proposals
     have their roles: else none could be the best of its object.
     """
     present = pair.present[1]
@@ -162,30 +193,15 @@ def _rpn(
     sampling: Sampling,
 ) -> dict[str, Term]:
     def one(logits, deltas, pair, key):
-        iou = boxes.iou(anchors, pair.boxes[1])
-        size_hw = pair.size_hw
-        if sampling.padded:
-            size_hw = -(-size_hw // COARSEST) * COARSEST
-        role = assign.assign(
-            iou,
-            pair.present[1],
-            positive=0.7,
-            negative=0.3,
-            min_positive=0.3,
-            candidates=anchor_ops.inside(anchors, size_hw, sampling.border),
-        )
-        drawn = assign.sample(
-            key,
-            role.positive,
-            role.negative,
-            num=sampling.anchors,
-            max_positive=sampling.positive_anchors,
-        )
+        drawn, index = sample_anchors(anchors, pair, key, sampling)
         row = drawn.index
+        is_object = drawn.positive
+        if sampling.rpn_class is not None:
+            is_object &= pair.labels[index] == sampling.rpn_class
         score = optax.sigmoid_binary_cross_entropy(
-            logits[row], drawn.positive.astype(jnp.float32)
+            logits[row], is_object.astype(jnp.float32)
         )
-        target = boxes.encode(pair.boxes[1][role.index[row]], anchors[row])
+        target = boxes.encode(pair.boxes[1][index], anchors[row])
         target = jnp.where(drawn.positive[:, None], target, 0.0)
         error = smooth_l1(deltas[row] - target, sampling.rpn_beta).sum(1)
         return (
