@@ -27,10 +27,10 @@ from stan_jax.data.youtube_vis import Dataset, Video
 from stan_jax.errors import InputError
 from stan_jax.files import replacing
 from stan_jax.model.stan import STAN, architecture, frozen_paths
-from stan_jax.pretrained import backbones
+from stan_jax.pretrained import backbones, detectors, store
 from stan_jax.training import mesh as meshes
 from stan_jax.training import optimizer, train_step
-from stan_jax.training.checkpoint import Checkpoints, restore_params
+from stan_jax.training.checkpoint import Checkpoints
 from stan_jax.training.losses import Sampling
 from stan_jax.training.metrics import MetricWriter
 from stan_jax.video import progress, report
@@ -117,8 +117,17 @@ def main(argv: list[str]) -> None:
     params, frozen = parts.params, parts.frozen
     if checkpoints.latest is None and config.init_from:
         # A baseline may start a STAN: its attention then begins with gamma = 0.
-        params = restore_params(config.init_from, params, optional=("sta",))
-        frozen = restore_params(config.init_from, frozen, prefix="frozen")
+        table, lines = store.begin(
+            config.init_from,
+            detectors.flat({"params": params, "frozen": frozen}),
+            architecture(config.model.to_dict(), categories),
+            force=config.init_force,
+        )
+        params, frozen = (
+            detectors.nested(table, tree, f"{name}/")
+            for name, tree in (("params", params), ("frozen", frozen))
+        )
+        print("\n".join(lines))
     elif checkpoints.latest is None and config.backbone_from:
         params["backbone"], frozen["backbone"] = backbones.load(
             config.backbone_from,

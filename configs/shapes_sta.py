@@ -16,7 +16,8 @@ from ml_collections.config_dict import placeholder
 def get_config() -> ConfigDict:
     c = ConfigDict()
     c.seed = 0
-    c.init_from = ""  # checkpoints of another run, whose parameters are taken
+    c.init_from = ""  # weights of `stan import`, or of another run
+    c.init_force = False  # start from weights that were trained to be read otherwise
     c.backbone_from = ""  # file of a published backbone
 
     c.data = dict(

@@ -6,7 +6,9 @@ r"""MaskTrack R-CNN, ResNet-50-FPN, YouTube-VIS 2019: the baseline.
 
 `:scratch` trains all of it, with group norm. Without it batch norm is frozen, as
 published, and `--config.backbone_from` (torchvision's ResNet-50) or
-`--config.init_from` must bring the weights that this stands on.
+`--config.init_from` (what `stan import` made) must bring the weights that this stands
+on. `:openmmlab` and `:torchvision` are the conventions of weights from there, see
+stan_jax/presets.py; the default is `:original`.
 
 Published: 30.3 AP on val (MaskTrack R-CNN paper), 28 to 31 between runs.
 Ours: not measured yet; it needs the data set, which may not be passed on.
@@ -14,15 +16,18 @@ Sources: [M] MaskTrackRCNN masktrack_rcnn_r50_fpn_1x_youtubevos.py, [O] our choi
 """
 
 from ml_collections import ConfigDict
-from ml_collections.config_dict import placeholder
+
+from stan_jax import presets
 
 
-def get_config(start: str = "pretrained") -> ConfigDict:
-    if start not in ("pretrained", "scratch"):
-        raise ValueError(f"must be 'pretrained' or 'scratch', is '{start}'")
+def get_config(start: str = "original") -> ConfigDict:
+    if start not in (*presets.PRESETS, "scratch"):
+        known = ", ".join(presets.PRESETS)
+        raise ValueError(f"must be 'scratch' or one of {known}, is '{start}'")
     c = ConfigDict()
     c.seed = 0
-    c.init_from = ""  # checkpoints of another run, whose parameters are taken
+    c.init_from = ""  # weights of `stan import`, or of another run
+    c.init_force = False  # start from weights that were trained to be read otherwise
     c.backbone_from = ""  # a published ResNet; caffe=True below for detectron2's
 
     c.data = dict(
@@ -55,14 +60,6 @@ def get_config(start: str = "pretrained") -> ConfigDict:
         mask_channels=256,  # [M]
         mask_depth=4,  # [M]
         embed_channels=1024,  # [M]
-        pre_nms=200,  # [M], in training too
-        proposals=200,  # [M]
-        rpn_nms=0.7,  # [M]
-        score_threshold=0.05,  # [M]
-        box_nms=0.5,  # [M]
-        detections=10,  # [M]
-        nms_candidates=1000,  # [O] more never changed a result
-        background_columns=True,  # [M] 41-way boxes and masks
     )
     c.loss = dict(
         weights=dict(rpn_score=1.0, rpn_box=1.0, box=1.0, mask=1.0, track=1.0),
@@ -71,9 +68,6 @@ def get_config(start: str = "pretrained") -> ConfigDict:
             positive_anchors=32,  # [M]
             rois=128,  # [M]
             positive_rois=32,  # [M]
-            border=0,  # [M] allowed_border
-            rpn_beta=1 / 9,  # [M]
-            box_beta=1.0,  # [M]
         ),
     )
     c.loss.weights["class"] = 1.0
@@ -89,10 +83,7 @@ def get_config(start: str = "pretrained") -> ConfigDict:
     )
     c.tracking = dict(
         clip_length=4,
-        slots=64,  # [O] the original's memory has no end
         weights=dict(score=1.0, iou=2.0, label=10.0),  # [M] match_coeff
-        update_labels=False,  # [M]
-        expire_after=placeholder(int),  # [M] never
         first_frame="self",  # A12
     )
     c.run = dict(
@@ -105,6 +96,8 @@ def get_config(start: str = "pretrained") -> ConfigDict:
         overlays=4,  # videos that eval.py draws
         overlay_score=0.4,  # what it draws of them
     )
+    # What published codes do differently: conventions, thresholds, losses, memory.
+    presets.apply(c, "original" if start == "scratch" else start)
     if start == "scratch":
         c.model.norm = "group"
         c.model.backbone_args.frozen_stages = -1

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from configs import ytvis19_r50
 
 
-def get_config(start: str = "pretrained") -> ConfigDict:
+def get_config(start: str = "original") -> ConfigDict:
     c = ytvis19_r50.get_config(start)
     # [O] A3, A4: P3 to P6; P2 alone would cost 68 GMAC a frame. A5: c_1 = c / 8.
     c.model.sta = dict(

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from configs import ytvis19_r50_sta
 
 
-def get_config(start: str = "pretrained") -> ConfigDict:
+def get_config(start: str = "original") -> ConfigDict:
     c = ytvis19_r50_sta.get_config(start)
     for split, folder in (("train", "train"), ("val", "valid")):
         c.data[split].annotations = f"data/ytvis2021/{folder}/instances.json"

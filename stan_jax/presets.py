@@ -8,8 +8,6 @@ mmdet and torchvision as published; CHOICES.md says where we differ.
 from collections.abc import Mapping
 from typing import Any
 
-from ml_collections import ConfigDict
-
 from stan_jax.errors import InputError
 from stan_jax.model.stan import Conventions
 
@@ -42,7 +40,11 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             match_known=False,
         ),
         tracking=dict(
-            update_labels=False, expire_after=None, share_ids=False, legacy_paste=True
+            slots=64,  # without end there, as below
+            update_labels=False,
+            expire_after=None,
+            share_ids=False,
+            legacy_paste=True,
         ),
     ),
     "openmmlab": dict(
@@ -73,7 +75,11 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             match_known=True,
         ),
         tracking=dict(
-            update_labels=True, expire_after=20, share_ids=True, legacy_paste=False
+            slots=256,
+            update_labels=True,
+            expire_after=20,
+            share_ids=True,
+            legacy_paste=False,
         ),
     ),
     "torchvision": dict(
@@ -104,14 +110,20 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             match_known=False,
         ),
         tracking=dict(
-            update_labels=False, expire_after=None, share_ids=False, legacy_paste=False
+            slots=256,
+            update_labels=False,
+            expire_after=None,
+            share_ids=False,
+            legacy_paste=False,
         ),
     ),
 }
 
 
-def apply(config: ConfigDict, name: str) -> None:
+def apply(config: Any, name: str) -> None:
     """Nothing; `config` has the preset's settings, each to be changed at will later.
+
+    config: of a training run, e.g. a ConfigDict.
 
     Raises: InputError for a name that is no preset.
     """

@@ -29,7 +29,6 @@ from stan_jax.types import Pair
 HALF_OPEN = np.array([0, 0, 1, 1], np.float32)
 FRAME, CANVAS = (90, 160), (96, 160)
 SIZE = jnp.array(FRAME)
-SLOTS = 40
 BOXES_PX, SCORES, MATCHES, MASKS = 0.02, 1e-4, 1e-3, 1e-3
 FEATURES, LOSSES, GRADIENTS = 2e-5, 1e-4, 1e-3
 
@@ -57,16 +56,8 @@ REFERENCES = {
 def fill(model: nnx.Module, arrays: dict[str, np.ndarray]) -> nnx.Module:
     """An abstract model with these arrays by path."""
     structure, state = nnx.split(model)
-
-    def put(tree, prefix=""):
-        return {
-            key: put(value, f"{prefix}{key}/")
-            if isinstance(value, dict)
-            else jnp.asarray(arrays[f"{prefix}{key}"])
-            for key, value in tree.items()
-        }
-
-    return nnx.merge(structure, put(nnx.to_pure_dict(state)))
+    table = {path: jnp.asarray(x) for path, x in arrays.items()}
+    return nnx.merge(structure, detectors.nested(table, nnx.to_pure_dict(state)))
 
 
 @cache
@@ -118,7 +109,8 @@ def _check_pyramid(style: str, folder: Folder) -> Iterator[Row]:
     weights = folder.weights(REFERENCES["orig"].keys, {})
     weights = {k: x for k, x in weights.items() if re.match(r"backbone\.|neck\.", k)}
     model = nnx.eval_shape(lambda: Pyramid(style == "caffe", nnx.Rngs(0)))
-    shapes = detectors.flat_shapes(nnx.to_pure_dict(nnx.state(model)))
+    state = detectors.flat(nnx.to_pure_dict(nnx.state(model)))
+    shapes = {path: x.shape for path, x in state.items()}
     model = fill(model, names.translate(style, weights, ORIGINAL, shapes).arrays)
     run = nnx.jit(lambda model, x: model(x))
     levels = ("c2", "c3", "c4", "c5", "p2", "p3", "p4", "p5", "p6")
@@ -159,7 +151,7 @@ def _check_frames(name: str, folder: Folder) -> Iterator[Row]:
     a = folder.arrays(f"{name}_masktrack_infer")
     model, preset = _model(folder, name, "infer")
     tracking = dict(PRESETS[preset]["tracking"])
-    legacy = tracking.pop("legacy_paste")
+    legacy, slots = tracking.pop("legacy_paste"), tracking.pop("slots")
     frames = _canvas(a["frames_bgr"])
     structure, state = nnx.split(model)
 
@@ -178,7 +170,7 @@ def _check_frames(name: str, folder: Folder) -> Iterator[Row]:
         seen = jnp.ones(len(frames), bool)
         return rollout.clip(model, memory, frames, SIZE, seen, **tracking)
 
-    memory = start = rollout.start(model, CANVAS, slots=SLOTS)
+    memory = start = rollout.start(model, CANVAS, slots=slots)
     stepped = []
     for t, frame in enumerate(frames):
         said = look(state, frame, memory)

@@ -15,7 +15,7 @@ from stan_jax.ops import anchors, boxes, masks, nms, roi_align
 from stan_jax.tracking import memory as queue
 from stan_jax.types import Detections
 
-HALF_OPEN = np.array([0, 0, 1, 1], np.float32)  # from boxes whose ends are inclusive
+HALF_OPEN = np.array([[0, 0, 1, 1]], np.float32)  # from boxes whose ends are inclusive
 STRIDES = (4, 8, 16, 32, 64)
 FRAME = jnp.array([360, 640])
 
@@ -222,7 +222,7 @@ def check_box_coder(folder: Folder) -> Iterator[Row]:
             f"torchvision_{head}_encode", encoded, a[f"torchvision_{head}_encode"]
         )
         # It clamps large deltas only, we small ones as well.
-        some = np.asarray(deltas[:, 2:] * np.array(stds[2:]) > -4.1).all(1)
+        some = np.asarray(deltas[:, 2:] * np.array([stds[2:]]) > -4.1).all(1)
         key = f"torchvision_{head}_decode"
         yield close(f"{key} (not tiny)", decoded[some], a[key][some])
     yield close("mmdet_iou", boxes.iou(priors, truth), a["mmdet_iou"])

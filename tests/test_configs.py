@@ -36,7 +36,7 @@ def test_command_that_opens_a_config_needs_no_weights_that_are_not_there(module)
 
 
 def test_config_refuses_an_unknown_start():
-    with pytest.raises(ValueError, match="'pretrained' or 'scratch', is 'zero'"):
+    with pytest.raises(ValueError, match="'scratch' or one of original, .* is 'zero'"):
         ovis_r50_sta.get_config("zero")
 
 

@@ -15,9 +15,11 @@ FLOORS = (
     "stan_jax.training",
     "stan_jax.data",
     "stan_jax.evaluation",
+    "stan_jax.presets",
     "stan_jax.pretrained",
     "stan_jax.inference",
     "stan_jax.video",
+    "stan_jax.commands",
 )
 # No clock, path, log or network: what is pure may not even import the tools for them.
 CORE = (

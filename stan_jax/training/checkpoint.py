@@ -180,6 +180,28 @@ def find_step(folder: str | Path, *, best: str | None = None) -> int:
     return step
 
 
+def read(
+    folder: str | Path, *, prefixes: tuple[str, ...] = ("params", "frozen")
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The fingerprint and the arrays, by path, of the newest checkpoint of a folder.
+
+    prefixes: which parts of the saved state.
+    Raises: InputError where there is no checkpoint, or it is damaged.
+    """
+    folder = Path(folder).resolve()
+    step = find_step(folder)
+    orbax = _open(folder)
+    meta = _metadata(orbax, folder, step)
+    asked = {
+        path: jax.ShapeDtypeStruct(x.shape, x.dtype)
+        for path, x in meta.metadata["state"].items()
+        if path.split("/")[0] in prefixes
+    }
+    table = _load(orbax, folder, step, asked)
+    orbax.close()
+    return dict(meta.custom_metadata["fingerprint"]), table
+
+
 def restore_params(
     folder: str | Path,
     like: PyTree,

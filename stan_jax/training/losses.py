@@ -147,8 +147,8 @@ def sample_rois(
 ) -> Rois:
     """Return the RoIs of one frame that learn; true boxes count as proposals.
 
-    Source: masktrack_rcnn bbox_target.py; IoU 0.5 for both roles. True boxes join once proposals
-    have their roles: else none could be the best of its object.
+    IoU 0.5 for both roles. True boxes join once proposals have their roles: else no
+    proposal could be the best of its object. Source: masktrack_rcnn two_stage.py.
     """
     present = pair.present[1]
     role = assign.assign(

@@ -8,7 +8,7 @@ import pytest
 from stan_jax.ops import anchors
 
 grid = jax.jit(
-    anchors.grid, static_argnums=(0, 1), static_argnames=("scales", "ratios", "legacy")
+    anchors.grid, static_argnums=(0, 1), static_argnames=("scales", "ratios", "kind")
 )
 inside = jax.jit(anchors.inside, static_argnums=2)
 

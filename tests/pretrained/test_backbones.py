@@ -162,20 +162,25 @@ def test_all_that_is_wrong_with_a_file_is_named_at_once(light, weights, tmp_path
     assert caught.value.rule.split("; ") == [
         "block17.expand.conv has no place in the model",
         "block2.depthwise.conv is (5, 5, 1, 144),"
-        " blocks/2/depthwise/kernel is (3, 3, 1, 144)",
+        " backbone/blocks/2/depthwise/kernel is (3, 3, 1, 144)",
         "classifier.weight fits 0 lines of the table, not 1",
-        "nothing gives blocks/3/project/bn/var",
-        "nothing gives stem/conv/kernel",
+        "nothing gives backbone/blocks/3/project/bn/var",
+        "nothing gives backbone/stem/conv/kernel",
     ]
 
 
 @pytest.mark.parametrize(
     ("kind", "args", "caffe", "rule"),
     [
-        ("mobilenet_v2", {}, False, "backbone of torchvision, .* mobilenet_v2"),
-        ("resnet50", {"norm": GroupNorm}, False, "bn1.running_mean has no place"),
-        ("resnet34", {}, False, "nothing gives|has no place"),
-        ("resnet101", {}, False, "nothing gives layer3/10.*and [0-9]+ more"),
+        ("mobilenet_v2", {}, False, "backbone resnet50, the model's is mobilenet_v2"),
+        (
+            "resnet50",
+            {"norm": GroupNorm},
+            False,
+            "bn1/mean is .* there, absent in the model",
+        ),
+        ("resnet34", {}, False, "the model's is resnet34"),
+        ("resnet101", {}, False, "the model's is resnet101"),
         ("resnet50", {}, True, "needs model.backbone_args.caffe=False"),
     ],
 )

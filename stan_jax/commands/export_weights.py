@@ -1,0 +1,24 @@
+"""Weights of ours under the names of another system, as safetensors.
+
+    stan export-weights runs/mine mine.safetensors --family mmdet
+
+What the other system has no name for, such as the attention, goes under our own name
+after `stan.`; `stan import` reads it back, others leave it out with strict=False.
+"""
+
+import argparse
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Nothing; the parser knows what this command takes."""
+    parser.add_argument("workdir", help="of a training run, or made by `stan import`")
+    parser.add_argument("out", help="the file to write")
+    parser.add_argument("--family", required=True, help="mmdet or torchvision")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Nothing; the file holds the newest weights of the folder."""
+    from stan_jax.pretrained import store
+
+    for line in store.export(args.workdir, args.out, args.family):
+        print(line)

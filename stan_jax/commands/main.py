@@ -1,0 +1,37 @@
+"""The console command `stan`: one file per subcommand, read only when it is called."""
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+from stan_jax import errors
+
+# name -> file, what it does
+COMMANDS = {
+    "import": ("import_weights", "published weights become a start for training"),
+    "export-weights": ("export_weights", "weights of ours under the names of others"),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one subcommand; what the user can mend ends it with one line and status 1."""
+    parser = argparse.ArgumentParser(
+        prog="stan",
+        description="Video instance segmentation with STAN: tools beside train.py.",
+        epilog="stan COMMAND --help says more, with an example.",
+    )
+    choices = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, (_, text) in COMMANDS.items():
+        choices.add_parser(name, help=text, add_help=False)
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    chosen = parser.parse_args(arguments[:1]).command
+    module = importlib.import_module(f"stan_jax.commands.{COMMANDS[chosen][0]}")
+    own = argparse.ArgumentParser(
+        prog=f"stan {chosen}",
+        description=module.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    module.add_arguments(own)
+    with errors.as_messages():
+        module.run(own.parse_args(arguments[1:]))
