@@ -81,6 +81,7 @@ class Imported(NamedTuple):
     """What a file holds, as ours.
 
     settings: arguments of STAN. classes: how many; 0 for a backbone alone.
+    categories: their names, where the file has them.
     params, frozen: arrays by path. skipped: names of the file that are not needed,
     with the reason. missing: paths of ours that it does not hold.
     """
@@ -93,6 +94,7 @@ class Imported(NamedTuple):
     frozen: dict[str, np.ndarray]
     skipped: dict[str, str]
     missing: list[str]
+    categories: Sequence[str] = ()
 
 
 def load(path: str | Path, family: str = "auto") -> Imported:
@@ -102,18 +104,28 @@ def load(path: str | Path, family: str = "auto") -> Imported:
     Raises: InputError as `tensors.read` and `names.translate`, for a file of another
     family than named, of none at all, and for a backbone that we do not have.
     """
-    return convert(path, tensors.read(path), family)
+    found, about = tensors.read(path), tensors.note(path)
+    result = convert(path, found, family, sta=about.get("sta"))
+    return result._replace(categories=about.get("categories", ()))
 
 
 def convert(
-    path: str | Path, found: Mapping[str, np.ndarray], family: str = "auto"
+    path: str | Path,
+    found: Mapping[str, np.ndarray],
+    family: str = "auto",
+    *,
+    sta: Mapping[str, Any] | None = None,
 ) -> Imported:
-    """Return what the tensors of a file become; as `load`, which has read them."""
+    """Return what the tensors of a file become; as `load`, which has read them.
+
+    sta: arguments of the attention that stands in the file under our own names.
+    """
     skipped = {k: "a running mean (EMA)" for k in found if k.startswith(EMA)}
     found = {k: x for k, x in found.items() if k not in skipped}
     name = choose(path, found, family)
     about = FAMILIES[name]
     settings, classes = describe(path, found, about)
+    settings["sta"] = sta
     params, frozen = shapes(settings, max(classes, 1))
     wanted = params | frozen
     if not classes:

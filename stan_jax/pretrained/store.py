@@ -32,31 +32,30 @@ CLASSWISE = {
 BACKBONE_READINGS = ("backbone", "backbone_args", "norm")
 
 
-def categories(choice: str, number: int) -> list[str]:
-    """Return the names of the classes of a file with so many of them.
+def categories(choice: str, found: Imported) -> list[str]:
+    """Return the names of the classes of a file.
 
-    choice: key of `class_names.LISTS`, annotations of a dataset, or "auto": the list
-    of that length. Raises: InputError where the list has another length.
+    choice: key of `class_names.LISTS`, annotations of a dataset, or "auto": those in
+    the file, else the list of that length.
+    Raises: InputError where the list has another length.
     """
-    lists = class_names.LISTS
-    if not number:
-        return []
+    lists, number = class_names.LISTS, found.classes
     if choice == "auto":
-        fits = [found for found in lists.values() if len(found) == number]
-        return list(fits[0]) if fits else [f"class {i + 1}" for i in range(number)]
-    if choice in lists:
-        found = list(lists[choice])
+        fits = [names_ for names_ in lists.values() if len(names_) == number]
+        fits += [tuple(f"class {i + 1}" for i in range(number))]
+        chosen = found.categories or fits[0]
+    elif choice in lists:
+        chosen = lists[choice]
     elif Path(choice).suffix == ".json":
-        found = [
-            c.name for c in youtube_vis.load(choice, Path(choice).parent).categories
-        ]
+        dataset = youtube_vis.load(choice, Path(choice).parent)
+        chosen = [category.name for category in dataset.categories]
     else:
         rule = f"must be auto, {', '.join(lists)} or a .json file, is '{choice}'"
         raise InputError("classes", "", rule)
-    if len(found) != number:
-        rule = f"names {len(found)} classes, the weights have {number}"
+    if len(chosen) != number:
+        rule = f"names {len(chosen)} classes, the weights have {number}"
         raise InputError("classes", choice, rule)
-    return found
+    return list(chosen)
 
 
 def save(
@@ -227,7 +226,8 @@ def export(workdir: str | Path, out: str | Path, family: str) -> list[str]:
         lines.append("left out: boxes and masks of the background, which nobody reads")
     rules = detectors.FAMILIES[family].rules
     result, own = names.back(arrays, rules)
-    tensors.write(out, result)
+    note = {"sta": about.get("sta"), "categories": about["categories"]}
+    tensors.write(out, result, note)
     if own:
         parts = sorted({path.split("/")[0] for path in own})
         lines.append(f"under our own names, after {names.OWN}: {', '.join(parts)}")

@@ -19,6 +19,7 @@ from stan_jax.files import replacing
 WRAPPERS = ("state_dict", "model", "blobs")  # what stands around the tensors
 PREFIX = "module."  # of torch's DataParallel
 TORCH_LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # a pickled magic number
+NOTE = "stan_jax"  # a key of the format's free text
 SAFETENSORS = {
     "F64": "<f8",
     "F32": "<f4",
@@ -78,12 +79,29 @@ def read(path: str | Path) -> dict[str, np.ndarray]:
     return tensors
 
 
-def write(path: str | Path, arrays: Mapping[str, np.ndarray]) -> None:
+def note(path: str | Path) -> dict[str, Any]:
+    """Return what `write` noted beside the arrays; empty for files of others."""
+    with open(path, "rb") as file:
+        head = file.read(9)
+        if head[8:] != b"{":
+            return {}
+        (length,) = struct.unpack("<Q", head[:8])
+        header = json.loads(head[8:] + file.read(length - 1))
+    return json.loads(header.get("__metadata__", {}).get(NOTE, "{}"))
+
+
+def write(
+    path: str | Path,
+    arrays: Mapping[str, np.ndarray],
+    about: Mapping[str, Any] | None = None,
+) -> None:
     """Nothing; `path` is a .safetensors file of these arrays, or is not there.
 
+    about: a note for `note`, anything that json knows.
     Raises: InputError where it cannot be written.
     """
-    header, end = {}, 0
+    header: dict[str, Any] = {"__metadata__": {NOTE: json.dumps(about or {})}}
+    end = 0
     kinds = {kind: name for name, kind in SAFETENSORS.items() if name != "BF16"}
     for name, array in arrays.items():
         start, end = end, end + array.nbytes

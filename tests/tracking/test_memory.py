@@ -202,6 +202,35 @@ def test_match_equals_the_loop_of_the_original(seed):
     assert len(known) + len(new) < valid.sum()  # some lost
 
 
+@pytest.mark.parametrize("seed", range(12))
+def test_shared_match_equals_the_loop_of_mmdet(seed):
+    """Row by row; a better row takes the slot, but the worse one before it stays."""
+    rng = np.random.default_rng(seed)
+    scores = rng.integers(0, 5, (10, 7)).astype(np.float32)
+    valid = rng.uniform(size=10) < 0.8
+    best, known = {}, {}
+    for i in np.flatnonzero(valid):
+        j = int(np.argmax(scores[i]))
+        if j and scores[i, j] > best.get(j, -np.inf):
+            best[j] = scores[i, j]
+            known[int(i)] = j - 1
+    got = queue.match(jnp.asarray(scores), jnp.asarray(valid), shared=True)
+    assert {int(i): int(got.slot[i]) for i in np.flatnonzero(got.known)} == known
+    assert len(set(known.values())) < len(known)  # some share
+
+
+def test_of_rows_that_share_a_slot_the_last_is_kept():
+    memory, _, _ = _frame(_empty(), _objects([1]))
+    found = _objects([1, 1], boxes=[[0, 0, 8, 8], [1, 1, 9, 9]])
+    choice = queue.Match(jnp.zeros(2, int), jnp.ones(2, bool), jnp.zeros(2, bool))
+    memory, ids, stays = queue.write(
+        memory, found, choice, update_labels=False, expire_after=None
+    )
+    assert ids.tolist() == [0, 0]
+    assert stays.all()
+    np.testing.assert_array_equal(memory.boxes[0], found.boxes[1])
+
+
 @pytest.mark.parametrize("t", [1, 2])
 def test_match_gives_the_ids_of_the_original_code(golden, t):
     arrays = np.load(golden / "parity/orig_masktrack_infer.npz")

@@ -1,0 +1,44 @@
+import subprocess
+import sys
+
+import pytest
+
+from stan_jax.commands import main
+
+LOADED = "import sys; from stan_jax.commands.main import main\ntry: main({})\n"
+LOADED += "except SystemExit: pass\nprint({{'jax', 'numpy'}} & set(sys.modules))"
+
+
+@pytest.mark.parametrize(
+    "line", [["--help"], *([name, "--help"] for name in main.COMMANDS)]
+)
+def test_help_loads_neither_jax_nor_numpy(line):
+    code = LOADED.format(line)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "set()", done.stderr
+
+
+@pytest.mark.parametrize("name", main.COMMANDS)
+def test_help_of_every_command_has_an_example(name, capsys):
+    with pytest.raises(SystemExit) as left:
+        main.main([name, "--help"])
+    assert left.value.code == 0
+    assert f"\n    stan {name} " in capsys.readouterr().out
+
+
+def test_unknown_command_names_the_known(capsys):
+    with pytest.raises(SystemExit) as left:
+        main.main(["improt"])
+    assert left.value.code == 2
+    assert "choose from 'import', 'export-weights'" in capsys.readouterr().err.replace(
+        "choose from import, export-weights", "choose from 'import', 'export-weights'"
+    )
+
+
+def test_broken_file_ends_with_one_line(tmp_path):
+    path = tmp_path / "x.pth"
+    path.write_bytes(b"")
+    with pytest.raises(SystemExit) as left:
+        main.main(["import", str(path), str(tmp_path / "out")])
+    assert left.value.code == f"error: {path}: must be a checkpoint, is empty"
+    assert not (tmp_path / "out").exists()
