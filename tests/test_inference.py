@@ -1,6 +1,7 @@
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny_model
@@ -138,3 +139,36 @@ def test_paste_stretches_boxes_and_masks_to_the_video():
     want[[8, 8, 23, 23], [3, 14, 3, 14]] = False  # bilinear: corners are rounded
     np.testing.assert_array_equal(masks[0, 0], want)
     assert not masks[0, 1].any()
+
+
+def test_of_rows_with_one_id_the_last_is_shown():
+    frame = inference.FrameTracks(
+        index=0,
+        ids=np.array([3, 4, 3, 3, -1]),
+        labels=np.zeros(5, int),
+        scores=np.ones(5, np.float32),
+        valid=np.array([True, True, True, False, False]),
+        boxes=np.zeros((5, 4), np.float32),
+        masks=np.ones((5, 2, 2), bool),
+    )
+    got = inference._last_of_each_id(frame)
+    np.testing.assert_array_equal(got, [False, True, True, False, False])
+
+
+def test_legacy_paste_takes_the_last_pixel_to_the_larger_video():
+    """Inclusive 10..19 of 32 becomes 20..38 of 64, not 20..39."""
+    tracks = Tracks(
+        boxes=jnp.array([[[10.0, 10, 20, 20]]]),
+        labels=jnp.zeros((1, 1), int),
+        scores=jnp.ones((1, 1)),
+        valid=jnp.ones((1, 1), bool),
+        masks=jnp.ones((1, 1, 28, 28)),
+        ids=jnp.zeros((1, 1), int),
+    )
+    size = jnp.array([32, 32])
+    boxes, masks = inference.paste(tracks, size, (64, 64), legacy=True)
+    np.testing.assert_array_equal(boxes[0, 0], [20, 20, 39, 39])
+    rows = np.flatnonzero(masks[0, 0].any(1))
+    assert (rows[0], rows[-1]) == (20, 38)
+    boxes, _ = inference.paste(tracks, size, (64, 64))
+    np.testing.assert_array_equal(boxes[0, 0], [20, 20, 40, 40])

@@ -84,6 +84,15 @@ def test_track_head_equals_its_equation_and_may_be_negative():
     np.testing.assert_allclose(apply(head, x), want, atol=1e-4)
 
 
+def test_track_head_of_openmmlab_cuts_off_what_is_negative():
+    head = heads.TrackHead(49 * 3, channels=4, rngs=nnx.Rngs(0))
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(1, 5, 7, 7, 3)), jnp.float32)
+    plain = head(x)
+    head.last_relu = True
+    np.testing.assert_array_equal(head(x), jnp.maximum(plain, 0))
+    assert (plain < 0).any()
+
+
 def _mask_head(depth):
     return tiny_model.shake(
         heads.MaskHead(3, 4, channels=5, depth=depth, rngs=nnx.Rngs(0))

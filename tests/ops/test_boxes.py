@@ -120,6 +120,12 @@ def test_clip_keeps_what_is_inside_and_empties_what_is_outside():
     np.testing.assert_array_equal(area(got), [7 * 28, 0, 0, 4])
 
 
+def test_clip_may_keep_the_last_pixel_of_a_box_outside():
+    given = jnp.array([[-30.0, 5, -20, 9], [50, 20, 70, 30], [1, 2, 3, 4]])
+    got = boxes.clip(given, jnp.array([10, 40]), least=1.0)
+    np.testing.assert_array_equal(got, [[0, 5, 1, 9], [39, 9, 40, 10], [1, 2, 3, 4]])
+
+
 def test_leading_axes_are_batches():
     given, anchors = _random(10, 6).reshape(2, 3, 4), _random(11, 6).reshape(2, 3, 4)
     size = jnp.array([15, 25])

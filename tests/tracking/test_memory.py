@@ -221,7 +221,7 @@ def test_shared_match_equals_the_loop_of_mmdet(seed):
 
 def test_of_rows_that_share_a_slot_the_last_is_kept():
     memory, _, _ = _frame(_empty(), _objects([1]))
-    found = _objects([1, 1], boxes=[[0, 0, 8, 8], [1, 1, 9, 9]])
+    found = _objects([1, 2])
     choice = queue.Match(jnp.zeros(2, int), jnp.ones(2, bool), jnp.zeros(2, bool))
     memory, ids, stays = queue.write(
         memory, found, choice, update_labels=False, expire_after=None

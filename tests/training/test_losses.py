@@ -12,6 +12,7 @@ from stan_jax.model.stan import BOX_CELLS, MASK_CELLS
 from stan_jax.ops import assign
 from stan_jax.training import losses, train_step
 from stan_jax.training.losses import Rois, Sampling
+from stan_jax.types import Proposals
 
 KEYS = jax.random.split(jax.random.key(3), 2)
 FEW = Sampling(
@@ -242,6 +243,35 @@ def test_rois_stand_for_the_object_they_overlap_most(two):
             assert (max(overlaps.values()) >= 0.5) == rois.positive[n]
             if rois.positive[n]:
                 assert overlaps[rois.object[n]] == max(overlaps.values())
+
+
+def test_the_best_proposal_of_an_object_is_its_own_even_where_another_fits_better():
+    """Roles are given before true boxes join; the later object has the claim."""
+    pair = tiny_pairs.pair(0, present=((1, 1), (1, 1)))
+    objects = np.float32([[0, 0, 20, 20], [0, 0, 20, 32]])
+    pair = pair._replace(boxes=np.stack([objects, objects]))
+    box = np.float32([[0, 0, 20, 23], [40, 40, 60, 60]])  # of IoU 0.87 and 0.72
+    proposals = Proposals(jnp.asarray(box), jnp.ones(2), jnp.ones(2, bool))
+    pair = jax.tree.map(jnp.asarray, pair)
+    rois = losses.sample_rois(proposals, pair, jax.random.key(0), ALL)
+    rois = jax.tree.map(lambda x: np.asarray(x)[np.asarray(rois.valid)], rois)
+    rows = zip(rois.boxes, rois.object, rois.positive, strict=True)
+    found = {tuple(box.tolist()): (int(m), bool(p)) for box, m, p in rows}
+    assert found[0, 0, 20, 20] == (0, True)
+    assert found[0, 0, 20, 32] == (1, True)
+    assert found[0, 0, 20, 23] == (1, True)
+    assert not found[40, 40, 60, 60][1]
+
+
+def test_anchors_of_the_padding_learn_only_if_it_counts_as_frame():
+    pair = jax.tree.map(jnp.asarray, tiny_pairs.pair(0, size_hw=(33, 33)))
+    pair = pair._replace(present=jnp.zeros_like(pair.present))
+    centre = jnp.array([[16.0, 16], [40, 40], [70, 16], [16, 63]])
+    grid = jnp.concatenate([centre - 8, centre + 8], 1)
+    for padded, wanted in ((False, {0}), (True, {0, 1, 3})):
+        sampling = ALL._replace(padded=padded)
+        drawn, _ = losses.sample_anchors(grid, pair, jax.random.key(0), sampling)
+        assert set(np.asarray(drawn.index)[np.asarray(drawn.valid)].tolist()) == wanted
 
 
 def test_losses_of_a_batch_are_the_sums_of_its_pairs(few, two):
