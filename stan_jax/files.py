@@ -11,9 +11,13 @@ def replacing(path: str | Path) -> Generator[Path]:
     """A temporary path beside `path` that takes its place on a clean exit.
 
     On an error the temporary file is removed and `path` is as it was; an OSError that
-    names no file, as that of a full disk, names `path` afterwards.
+    names no file, as that of a full disk, names `path` afterwards. What is no regular
+    file, such as /dev/null, is written to and not replaced.
     """
     path = Path(path)
+    if path.exists() and not path.is_file():
+        yield path
+        return
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
     try:
         yield temporary
