@@ -7,6 +7,7 @@ that code stops with a traceback or never returns, there is one InputError inste
 import contextlib
 import json
 from collections import defaultdict
+from collections.abc import Container
 from numbers import Real
 from pathlib import Path
 
@@ -29,8 +30,8 @@ def evaluate_files(
     class_agnostic: all listed categories count as one.
     Raises: InputError for a file that the official code would fail on.
     """
-    videos, category_ids, truth = _true_tracks(instances_path)
-    found = _found_tracks(results_path, videos)
+    videos, category_ids, truth = true_tracks(instances_path)
+    found = found_tracks(results_path, videos)
     score = VideoAp(category_ids, class_agnostic)
     for video_id in videos:
         score.add_video(video_id, truth.pop(video_id, ()), found.pop(video_id, ()))
@@ -54,8 +55,11 @@ def table(stats: dict) -> str:
     return "\n".join(lines)
 
 
-def _true_tracks(path) -> tuple[set, list, dict]:
-    """Video ids, category ids, and the tracks that take part by video id."""
+def true_tracks(path: str | Path) -> tuple[dict, list, dict]:
+    """Videos by id, category ids, and the tracks that take part by video id.
+
+    Raises: InputError as `evaluate_files`.
+    """
     content = _json(path)
     content.setdefault("annotations", [])  # absent from val and test files
     videos = _records(path, content, "videos", id=ID)
@@ -81,7 +85,7 @@ def _true_tracks(path) -> tuple[set, list, dict]:
             if number not in tracks:
                 tracks[number] = _true_track(path, annotation, video)
             truth[video["id"]].append(tracks[number])
-    return set(by_id), category_ids, truth
+    return by_id, category_ids, truth
 
 
 def _true_track(path, annotation: dict, video: dict) -> TrueTrack:
@@ -105,8 +109,13 @@ def _true_track(path, annotation: dict, video: dict) -> TrueTrack:
     )
 
 
-def _found_tracks(path, videos: set) -> dict:
-    """The results of each video in the order of the file."""
+def found_tracks(
+    path: str | Path, videos: Container, *, may_be_empty: bool = False
+) -> dict:
+    """The results of each video in the order of the file.
+
+    Raises: InputError as `evaluate_files`.
+    """
     found = defaultdict(list)
     for i, row in enumerate(results.rows(path)):
         name = f"results[{i}]"
@@ -118,7 +127,7 @@ def _found_tracks(path, videos: set) -> dict:
         masks = run_lengths.read(row["segmentations"], path, name)
         track = FoundTrack(float(row["score"]), row["category_id"], masks)
         found[row["video_id"]].append(track)
-    if not found:
+    if not found and not may_be_empty:
         raise InputError(path, "", "must hold at least one result, as officially")
     return found
 

@@ -141,7 +141,7 @@ def begin(
             result[path] = array
         elif path not in saved:
             wrong.append(f"{path} is absent")
-        elif bare in CLASSWISE and (old != new or saved[path].shape != array.shape):
+        elif bare in CLASSWISE and saved[path].shape[:-1] == array.shape[:-1]:
             result[path] = _by_class(array, saved[path], CLASSWISE[bare], old, new)
         elif saved[path].shape != array.shape:
             wrong.append(f"{path} is {saved[path].shape} there, {array.shape} here")
@@ -167,12 +167,18 @@ def _check_readings(folder: Path, theirs: Mapping, ours: Mapping, whole: bool) -
     if whole:
         keys = (*keys, "anchor_scale")
         wrong = presets.difference(theirs.get("conventions"), ours.get("conventions"))
+        if theirs.get("sta") and ours.get("sta"):
+            keys = (*keys, "sta")
     for key in keys:
         if key in theirs and theirs[key] != ours.get(key):
             wrong.append(f"{key} was {theirs[key]}, is {ours.get(key)}")
     if wrong:
         name = presets.name_of(theirs.get("conventions"))
-        advice = f"its preset is {name}: --config=configs/NAME.py:{name}"
+        advice = "set model so"
+        if whole and name in presets.PRESETS:
+            advice = (
+                f"preset {name}: --config=configs/ytvis19_r50.py:{name} or the like"
+            )
         rule = f"{'; '.join(wrong)} ({advice}, or --config.init_force=True)"
         raise InputError(folder, "", rule)
 

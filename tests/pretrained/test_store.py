@@ -140,7 +140,7 @@ def test_attention_begins_anew_and_leaves_the_rest(out):
     [
         (
             dict(conventions=detectors.PRESETS["original"]["model"]["conventions"]),
-            "conventions.anchors was plain, is legacy.*preset is openmmlab: --config=",
+            "conventions.anchors was plain, is legacy.*preset openmmlab: --config=",
         ),
         (dict(conventions=None), "conventions.sampling was 0, is 2"),
         (dict(backbone_args=dict(caffe=True)), "backbone_args was .*False.*True"),
@@ -161,6 +161,20 @@ def test_other_widths_are_refused_with_both_shapes(out):
     fresh, fingerprint = _fresh(CLASSES, channels=16)
     with pytest.raises(InputError, match=r"is \(1, 1, 64, 8\) there, \(1, 1, 64, 16\)"):
         store.begin(out, fresh, fingerprint)
+
+
+def test_other_widths_of_a_head_are_refused_too(out):
+    fresh, fingerprint = _fresh([*CLASSES, "cat"], box_channels=12)
+    with pytest.raises(InputError, match=r"box_head/deltas/kernel is \(6, 12\) there"):
+        store.begin(out, fresh, fingerprint)
+
+
+def test_attention_that_is_read_otherwise_is_refused(tmp_path):
+    sta = dict(key_channels=3, strides=(16,))
+    store.save(tmp_path, "x", _imported(sta=sta), CLASSES)
+    fresh, fingerprint = _fresh(CLASSES, sta=sta | dict(scale=0.5))
+    with pytest.raises(InputError, match="sta was .* set model so|sta was .*preset"):
+        store.begin(tmp_path, fresh, fingerprint)
 
 
 def test_backbone_alone_starts_any_preset(tmp_path):
