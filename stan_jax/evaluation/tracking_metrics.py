@@ -17,6 +17,7 @@ from scipy.optimize import linear_sum_assignment
 from stan_jax.errors import InputError
 from stan_jax.evaluation import youtube_vis_ap
 from stan_jax.evaluation.run_lengths import Masks
+from stan_jax.evaluation.youtube_vis_ap import Truth
 
 ALPHAS = np.arange(0.05, 0.99, 0.05)  # overlaps that HOTA is a mean over
 THRESHOLD = 0.5  # overlap of a match in CLEAR and identity
@@ -57,13 +58,20 @@ def evaluate_files(instances_path: str | Path, results_path: str | Path) -> dict
     HOTA and its parts are means over ALPHAS. Raises: InputError as
     `youtube_vis_ap.evaluate_files`; a results file without results is fine here.
     """
-    videos, _, truth = youtube_vis_ap.true_tracks(instances_path)
-    found = youtube_vis_ap.found_tracks(results_path, videos, may_be_empty=True)
-    total = Total()
+    truth = youtube_vis_ap.true_tracks(instances_path)
+    found = youtube_vis_ap.found_tracks(results_path, truth.videos, may_be_empty=True)
+    return evaluate(truth, found, instances_path, results_path)
+
+
+def evaluate(
+    truth: Truth, found: dict, instances_path: str | Path, results_path: str | Path
+) -> dict:
+    """Likewise, of tracks that were read; the paths are for errors."""
+    videos, total = truth.videos, Total()
     # In the order of TrackEval, by folder: sums of floats depend on it.
     for video_id in sorted(videos, key=lambda i: _folder(instances_path, videos[i])):
         # One object per id, as in the rest of the evaluation.
-        objects = {track.id: track.masks for track in truth.get(video_id, ())}
+        objects = {track.id: track.masks for track in truth.tracks.get(video_id, ())}
         seen = [track.masks for track in found.get(video_id, ())]
         length = len(videos[video_id]["file_names"])
         total.add(scene(objects, seen, length, results_path, f"video {video_id}"))

@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Container
 from numbers import Real
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from pycocotools import mask as coco_mask
@@ -21,6 +22,14 @@ from stan_jax.evaluation.video_ap import FoundTrack, TrueTrack, VideoAp, mean_ar
 ID = (Real, str)
 
 
+class Truth(NamedTuple):
+    """An annotation file: videos by id, categories, and by video the tracks in it."""
+
+    videos: dict
+    categories: list[dict]
+    tracks: dict[Any, list[TrueTrack]]
+
+
 def evaluate_files(
     instances_path: str | Path, results_path: str | Path, class_agnostic: bool = False
 ) -> dict:
@@ -30,11 +39,18 @@ def evaluate_files(
     class_agnostic: all listed categories count as one.
     Raises: InputError for a file that the official code would fail on.
     """
-    videos, category_ids, truth = true_tracks(instances_path)
-    found = found_tracks(results_path, videos)
-    score = VideoAp(category_ids, class_agnostic)
-    for video_id in videos:
-        score.add_video(video_id, truth.pop(video_id, ()), found.pop(video_id, ()))
+    truth = true_tracks(instances_path)
+    found = found_tracks(results_path, truth.videos)
+    return evaluate(truth, found, class_agnostic)
+
+
+def evaluate(truth: Truth, found: dict, class_agnostic: bool = False) -> dict:
+    """Likewise, of tracks that were read; they are left as they are."""
+    score = VideoAp([c["id"] for c in truth.categories], class_agnostic)
+    for video_id in truth.videos:
+        score.add_video(
+            video_id, truth.tracks.get(video_id, ()), found.get(video_id, ())
+        )
     return score.finish()
 
 
@@ -55,8 +71,8 @@ def table(stats: dict) -> str:
     return "\n".join(lines)
 
 
-def true_tracks(path: str | Path) -> tuple[dict, list, dict]:
-    """Videos by id, category ids, and the tracks that take part by video id.
+def true_tracks(path: str | Path) -> Truth:
+    """What there is to find.
 
     Raises: InputError as `evaluate_files`.
     """
@@ -85,7 +101,7 @@ def true_tracks(path: str | Path) -> tuple[dict, list, dict]:
             if number not in tracks:
                 tracks[number] = _true_track(path, annotation, video)
             truth[video["id"]].append(tracks[number])
-    return by_id, category_ids, truth
+    return Truth(by_id, categories, truth)
 
 
 def _true_track(path, annotation: dict, video: dict) -> TrueTrack:

@@ -1,0 +1,136 @@
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from pycocotools import mask as coco_mask
+
+from stan_jax.commands import main
+from stan_jax.errors import InputError
+from stan_jax.evaluation import score, tracking_metrics, youtube_vis_ap
+from stan_jax.evaluation.run_lengths import Masks
+
+NAMES = ("AP", "AP50", "AP75", "AR1", "AR10")
+
+
+@pytest.fixture
+def case(golden):
+    folder = golden / "hota/05_classes"
+    return folder / "instances.json", folder / "results.json"
+
+
+def test_scores_are_those_of_the_parts(case):
+    got = score.score_files(*case)
+    want = youtube_vis_ap.evaluate_files(*case)
+    assert got.official == {
+        k: float(v) for k, v in want.items() if not isinstance(v, np.ndarray)
+    }
+    assert got.tracking == tracking_metrics.evaluate_files(*case)
+
+
+def test_mean_over_categories_is_the_official_number(case):
+    got = score.score_files(*case)
+    for field, name in (("ap", "AP"), ("ap50", "AP50"), ("ap75", "AP75")):
+        values = [getattr(row, field) for row in got.categories]
+        mean = np.mean([x for x in values if x > -1])
+        np.testing.assert_allclose(mean, got.official[name], rtol=1e-12)
+    recalls = [row.ar10 for row in got.categories if row.ar10 > -1]
+    np.testing.assert_allclose(np.mean(recalls), got.official["AR10"], rtol=1e-12)
+
+
+def test_categories_count_their_tracks(case):
+    got = score.score_files(*case)
+    truth, found = (json.loads(path.read_text()) for path in case)
+    for row in got.categories:
+        (number,) = [c["id"] for c in truth["categories"] if c["name"] == row.name]
+        assert row.tracks == sum(
+            a["category_id"] == number for a in truth["annotations"]
+        )
+        assert row.found == sum(r["category_id"] == number for r in found)
+        assert (row.ap == -1) == (row.tracks == 0)
+
+
+def test_command_prints_and_writes_the_same_numbers(case, tmp_path, capsys):
+    main.main(["score", *map(str, case), "--json", str(tmp_path / "x.json")])
+    out = capsys.readouterr().out
+    written = json.loads((tmp_path / "x.json").read_text())
+    got = score.score_files(*case)
+    assert written == json.loads(json.dumps(score.as_json(got)))
+    assert f"HOTA {got.tracking['HOTA']:.3f}" in out
+    assert f"class_07   {got.categories[3].ap:.3f}" in out
+
+
+def test_class_agnostic_has_no_categories(case, capsys):
+    main.main(["score", *map(str, case), "--class-agnostic"])
+    out = capsys.readouterr().out
+    want = youtube_vis_ap.evaluate_files(*case, class_agnostic=True)["AP"]
+    assert f"maxDets=100 ] = {want:.3f}" in out.splitlines()[0]
+    assert "class_07" not in out
+
+
+def test_scoring_does_not_load_jax(case):
+    code = (
+        "import sys; from stan_jax.commands.main import main;"
+        f"main(['score', {str(case[0])!r}, {str(case[1])!r}]);"
+        "print('jax' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "False", done.stderr
+
+
+# ------------------------------------------------------- tracking metrics: bad input
+
+
+def _spoilt(case, tmp_path, change):
+    content = [json.loads(path.read_text()) for path in case]
+    change(*content)
+    paths = [tmp_path / "instances.json", tmp_path / "results.json"]
+    for path, value in zip(paths, content, strict=True):
+        path.write_text(json.dumps(value))
+    return paths
+
+
+def test_no_results_are_all_misses(case, tmp_path):
+    paths = _spoilt(case, tmp_path, lambda truth, found: found.clear())
+    got = tracking_metrics.evaluate_files(*paths)
+    assert got["HOTA"] == got["MOTA"] == got["IDF1"] == 0
+    assert got["LocA"] == 1
+
+
+def test_video_without_file_names_is_refused(case, tmp_path):
+    paths = _spoilt(
+        case, tmp_path, lambda truth, found: truth["videos"][0].pop("file_names")
+    )
+    with pytest.raises(InputError, match=r"video \d+: needs a list of file_names"):
+        tracking_metrics.evaluate_files(*paths)
+
+
+def test_mask_of_another_size_is_refused(case, tmp_path):
+    def change(truth, found):
+        for row in found:
+            for mask in filter(None, row["segmentations"]):
+                mask.update(size=[2, 3], counts="6")
+
+    paths = _spoilt(case, tmp_path, change)
+    with pytest.raises(InputError, match="masks of one frame must have one size"):
+        tracking_metrics.evaluate_files(*paths)
+
+
+def test_a_switch_and_a_gap_are_counted_where_they_were_planted():
+    left, right = (
+        coco_mask.frPyObjects({"size": [4, 4], "counts": runs}, 4, 4)["counts"]
+        for runs in ([0, 8, 8], [8, 8])
+    )
+
+    def masks(times, half):
+        shown = [half if t in times else None for t in range(6)]
+        arrays = np.full((6, 2), 4), np.full(6, 8), np.zeros(6, bool)
+        return Masks(shown, *arrays)
+
+    true = {7: masks(range(6), left)}
+    found = [masks({0, 1}, left), masks({3, 4, 5}, left), masks({2}, right)]
+    scene = tracking_metrics.scene(true, found, 6)
+    got = tracking_metrics.clear(scene)
+    assert (got["IDSW"], got["Frag"], got["CLR_FN"], got["CLR_FP"]) == (1, 1, 1, 1)
+    assert tracking_metrics.identity(scene) == dict(IDTP=3, IDFN=3, IDFP=3)
