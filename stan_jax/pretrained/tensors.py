@@ -4,6 +4,7 @@ import collections
 import io
 import json
 import pickle
+import re
 import struct
 import zipfile
 from collections.abc import Mapping
@@ -173,8 +174,11 @@ def _read_torch(path: Path) -> Any:
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        text = str(error).split("\n")[0]
-        raise InputError(path, "", f"wants to run code, refused: {text}") from None
+        named = re.search(r"GLOBAL (\S+)", str(error))
+        what = f" it names {named[1]}." if named else ""
+        rule = f"wants to run code, refused:{what} Where you trust it, keep the tensors"
+        rule += " only: torch.save(torch.load(FILE)['state_dict'], OTHER)"
+        raise InputError(path, "", rule) from None
 
     def plain(value: Any) -> Any:
         if isinstance(value, Mapping):
