@@ -202,21 +202,23 @@ def test_match_equals_the_loop_of_the_original(seed):
     assert len(known) + len(new) < valid.sum()  # some lost
 
 
-@pytest.mark.parametrize("seed", range(12))
-def test_shared_match_equals_the_loop_of_mmdet(seed):
+def test_shared_match_equals_the_loop_of_mmdet():
     """Row by row; a better row takes the slot, but the worse one before it stays."""
-    rng = np.random.default_rng(seed)
-    scores = rng.integers(0, 5, (10, 7)).astype(np.float32)
-    valid = rng.uniform(size=10) < 0.8
-    best, known = {}, {}
-    for i in np.flatnonzero(valid):
-        j = int(np.argmax(scores[i]))
-        if j and scores[i, j] > best.get(j, -np.inf):
-            best[j] = scores[i, j]
-            known[int(i)] = j - 1
-    got = queue.match(jnp.asarray(scores), jnp.asarray(valid), shared=True)
-    assert {int(i): int(got.slot[i]) for i in np.flatnonzero(got.known)} == known
-    assert len(set(known.values())) < len(known)  # some share
+    rng = np.random.default_rng(0)
+    shared = 0
+    for _ in range(12):
+        scores = rng.integers(0, 12, (10, 5)).astype(np.float32)
+        valid = rng.uniform(size=10) < 0.8
+        best, known = {}, {}
+        for i in np.flatnonzero(valid):
+            j = int(np.argmax(scores[i]))
+            if j and scores[i, j] > best.get(j, -np.inf):
+                best[j] = scores[i, j]
+                known[int(i)] = j - 1
+        got = queue.match(jnp.asarray(scores), jnp.asarray(valid), shared=True)
+        assert {int(i): int(got.slot[i]) for i in np.flatnonzero(got.known)} == known
+        shared += len(known) - len(set(known.values()))
+    assert shared > 3
 
 
 def test_of_rows_that_share_a_slot_the_last_is_kept():
