@@ -11,7 +11,7 @@ def replacing(path: str | Path) -> Generator[Path]:
     """A temporary path beside `path` that takes its place on a clean exit.
 
     On an error the temporary file is removed and `path` is as it was; an OSError that
-    names no file, as that of a full disk, names `path` afterwards. What is no regular
+    names the temporary file or none, as that of a full disk, names `path` afterwards. What is no regular
     file, such as /dev/null, is written to and not replaced.
     """
     path = Path(path)
@@ -25,7 +25,7 @@ def replacing(path: str | Path) -> Generator[Path]:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        if error.filename is not None:
+        if error.filename is not None and error.filename != str(temporary):
             raise
         # Not set on the error at hand: those of other libraries may not allow it.
         raise OSError(error.errno, error.strerror or str(error), str(path)) from error

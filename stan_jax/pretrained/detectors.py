@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from flax import nnx
 
+from stan_jax import presets
 from stan_jax.errors import InputError
 from stan_jax.model.stan import BACKBONES, STAN
 from stan_jax.presets import PRESETS
@@ -106,7 +107,15 @@ def load(path: str | Path, family: str = "auto") -> Imported:
     """
     found, about = tensors.read(path), tensors.note(path)
     result = convert(path, found, family, sta=about.get("sta"))
-    return result._replace(categories=about.get("categories", ()))
+    if not about:
+        return result
+    # An export of ours, which was not trained under its family's conventions.
+    conventions = about["conventions"]
+    return result._replace(
+        categories=about["categories"],
+        preset=presets.name_of(conventions),
+        settings=result.settings | {"conventions": conventions},
+    )
 
 
 def convert(

@@ -125,9 +125,7 @@ def begin(
     Raises: InputError where the weights were trained to be read otherwise, unless
     forced, and where shapes differ.
     """
-    folder = Path(folder)
-    if (folder / "checkpoints").is_dir():
-        folder = folder / "checkpoints"
+    folder = _checkpoints_in(folder)
     theirs, saved = checkpoint.read(folder)
     parts = {_part(path) for path in saved}
     if not force:
@@ -162,6 +160,14 @@ def begin(
     return result, lines
 
 
+def _checkpoints_in(folder: str | Path) -> Path:
+    folder = Path(folder)
+    if folder.is_file():
+        rule = f"must be a folder; `stan import {folder} FOLDER` makes one of it"
+        raise InputError(folder, "", rule)
+    return folder / "checkpoints" if (folder / "checkpoints").is_dir() else folder
+
+
 def _check_readings(folder: Path, theirs: Mapping, ours: Mapping, whole: bool) -> None:
     keys, wrong = BACKBONE_READINGS, []
     if whole:
@@ -175,7 +181,7 @@ def _check_readings(folder: Path, theirs: Mapping, ours: Mapping, whole: bool) -
     if wrong:
         name = presets.name_of(theirs.get("conventions"))
         advice = "set model so"
-        if whole and name in presets.PRESETS:
+        if wrong[0].startswith("conventions") and name in presets.PRESETS:
             advice = (
                 f"preset {name}: --config=configs/ytvis19_r50.py:{name} or the like"
             )
@@ -212,9 +218,7 @@ def export(workdir: str | Path, out: str | Path, family: str) -> list[str]:
     if family not in EXPORTS:
         rule = f"must be one of {', '.join(EXPORTS)}, is '{family}'"
         raise InputError("family", "", rule)
-    folder = Path(workdir)
-    if (folder / "checkpoints").is_dir():
-        folder = folder / "checkpoints"
+    folder = _checkpoints_in(workdir)
     about, saved = checkpoint.read(folder)
     for key, wanted in (("norm", "frozen_batch"), ("backbone_args.caffe", False)):
         value = about.get("backbone_args", {}).get("caffe", False)
@@ -223,6 +227,9 @@ def export(workdir: str | Path, out: str | Path, family: str) -> list[str]:
             rule = f"has model.{key}={value}, which {family} cannot name"
             raise InputError(folder, "", rule)
     arrays = {path.split("/", 1)[1]: np.asarray(x) for path, x in saved.items()}
+    if absent := [k for k in detectors.WIDTHS.values() if k not in arrays]:
+        rule = f"holds no whole detector, which {family} means: no {absent[0]}"
+        raise InputError(folder, "", rule)
     lines = []
     if about.get("background_columns"):
         count = len(about["categories"])
@@ -232,7 +239,8 @@ def export(workdir: str | Path, out: str | Path, family: str) -> list[str]:
         lines.append("left out: boxes and masks of the background, which nobody reads")
     rules = detectors.FAMILIES[family].rules
     result, own = names.back(arrays, rules)
-    note = {"sta": about.get("sta"), "categories": about["categories"]}
+    # How the weights were trained to be read goes with them, whatever their names.
+    note = {k: about.get(k) for k in ("sta", "categories", "conventions")}
     tensors.write(out, result, note)
     if own:
         parts = sorted({path.split("/")[0] for path in own})

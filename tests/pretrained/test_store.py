@@ -163,6 +163,12 @@ def test_other_widths_are_refused_with_both_shapes(out):
         store.begin(out, fresh, fingerprint)
 
 
+def test_file_in_place_of_a_folder_is_told_from_one(out):
+    fresh, fingerprint = _fresh(CLASSES)
+    with pytest.raises(InputError, match="must be a folder; `stan import .* FOLDER`"):
+        store.begin(out / "weights.safetensors", fresh, fingerprint)
+
+
 def test_other_widths_of_a_head_are_refused_too(out):
     fresh, fingerprint = _fresh([*CLASSES, "cat"], box_channels=12)
     with pytest.raises(InputError, match=r"box_head/deltas/kernel is \(6, 12\) there"):
@@ -206,11 +212,22 @@ def test_exported_weights_come_back_bit_for_bit(tmp_path, family, background):
     again = detectors.load(tmp_path / "x.safetensors", family)
     assert again.settings["sta"] == dict(key_channels=3, strides=[16])
     assert again.categories == CLASSES
+    # They are still read as they were trained, whoever's names they have.
+    assert again.preset == "openmmlab"
+    assert again.settings["conventions"] == found.settings["conventions"]
     for path, array in (found.params | found.frozen).items():
         back = (again.params | again.frozen)[path]
         if background:
             array = array[..., : back.shape[-1]]
         np.testing.assert_array_equal(back, array, err_msg=path)
+
+
+def test_backbone_alone_is_not_exported_as_a_detector(tmp_path):
+    found = _imported()
+    side = {k: x for k, x in found.params.items() if k.startswith("backbone/")}
+    store.save(tmp_path, "x", found._replace(params=side, frozen={}), [])
+    with pytest.raises(InputError, match="holds no whole detector, which mmdet means"):
+        store.export(tmp_path, tmp_path / "x", "mmdet")
 
 
 def test_export_refuses_what_the_family_cannot_say(tmp_path):
