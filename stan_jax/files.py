@@ -11,8 +11,8 @@ def replacing(path: str | Path) -> Generator[Path]:
     """A temporary path beside `path` that takes its place on a clean exit.
 
     On an error the temporary file is removed and `path` is as it was; an OSError that
-    names the temporary file or none, as that of a full disk, names `path` afterwards. What is no regular
-    file, such as /dev/null, is written to and not replaced.
+    names the temporary file or none, as that of a full disk, names `path` afterwards.
+    What is no regular file, such as /dev/null, is written to and not replaced.
     """
     path = Path(path)
     if path.exists() and not path.is_file():

@@ -127,6 +127,7 @@ def begin(
     """
     folder = _checkpoints_in(folder)
     theirs, saved = checkpoint.read(folder)
+    fingerprint = json.loads(json.dumps(fingerprint))  # as theirs was: tuples are lists
     parts = {_part(path) for path in saved}
     if not force:
         _check_readings(folder, theirs, fingerprint, whole=parts != {"backbone"})

@@ -179,8 +179,19 @@ def test_attention_that_is_read_otherwise_is_refused(tmp_path):
     sta = dict(key_channels=3, strides=(16,))
     store.save(tmp_path, "x", _imported(sta=sta), CLASSES)
     fresh, fingerprint = _fresh(CLASSES, sta=sta | dict(scale=0.5))
-    with pytest.raises(InputError, match="sta was .* set model so|sta was .*preset"):
+    with pytest.raises(InputError, match="sta was .*set model so"):
         store.begin(tmp_path, fresh, fingerprint)
+
+
+def test_attention_that_is_read_alike_is_taken_over(tmp_path):
+    found = _imported(sta=dict(key_channels=3, strides=(16,)))
+    store.save(tmp_path, "x", found, CLASSES)
+    fresh, fingerprint = _fresh(CLASSES, sta=dict(key_channels=3, strides=(16,)))
+    got, lines = store.begin(tmp_path, fresh, fingerprint)
+    np.testing.assert_array_equal(
+        got["params/sta/value/kernel"], found.params["sta/value/kernel"]
+    )
+    assert len(lines) == 1
 
 
 def test_backbone_alone_starts_any_preset(tmp_path):
