@@ -13,8 +13,9 @@ from jaxtyping import Bool, Float, Int, PyTree
 from stan_jax.data import batches, clips
 from stan_jax.data.youtube_vis import Dataset, Video
 from stan_jax.errors import InputError
-from stan_jax.evaluation import youtube_vis_ap
+from stan_jax.evaluation import results, youtube_vis_ap
 from stan_jax.evaluation.results import ResultsWriter, TrackBuilder
+from stan_jax.evaluation.video_ap import VideoAp
 from stan_jax.model.stan import STAN
 from stan_jax.ops import masks
 from stan_jax.tracking import rollout
@@ -185,10 +186,13 @@ def evaluate(
 ) -> dict[str, float]:
     """Return the official numbers of a dataset by name; write its results.json.
 
+    Each video is scored when it ends, its masks straight from memory.
     watch: called with every frame. Without annotations the result is empty.
     Raises: InputError as `youtube_vis.read_frame`; nothing is left at `out` then.
     """
     ids = [category.id for category in dataset.categories]
+    truth = youtube_vis_ap.true_tracks(dataset.path) if dataset.annotated else None
+    score = VideoAp([c["id"] for c in truth.categories]) if truth else None
     found = 0
     with ResultsWriter(out) as writer:
         for video in dataset.videos:
@@ -206,9 +210,12 @@ def evaluate(
             tracks = builder.tracks()
             writer.add_video(video.id, tracks)
             found += len(tracks)
-    if not dataset.annotated:
+            if truth and score:
+                true = truth.tracks.get(video.id, [])
+                score.add_video(video.id, true, results.found_tracks(tracks))
+    if not score:
         return {}
     if not found:  # which the official code, and so ours, takes for a mistake
         return dict.fromkeys(OFFICIAL, 0.0)
-    stats = youtube_vis_ap.evaluate_files(dataset.path, out)
+    stats = score.finish()
     return {name: float(stats[name]) for name in OFFICIAL}

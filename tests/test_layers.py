@@ -8,6 +8,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FLOORS = (
     "stan_jax.errors",
     "stan_jax.files",
+    "stan_jax.json_stream",
     "stan_jax.types",
     "stan_jax.ops",
     "stan_jax.model",
@@ -23,7 +24,11 @@ FLOORS = (
 )
 # No clock, path, log or network: what is pure may not even import the tools for them.
 CORE = (
-    *(floor for floor in FLOORS[:6] if floor != "stan_jax.files"),
+    *(
+        floor
+        for floor in FLOORS[:7]
+        if floor not in ("stan_jax.files", "stan_jax.json_stream")
+    ),
     "stan_jax.training.losses",
     "stan_jax.training.train_step",
     "stan_jax.data.clips",

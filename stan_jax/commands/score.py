@@ -16,6 +16,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--class-agnostic", action="store_true", help="take all categories for one"
     )
+    parser.add_argument(
+        "--workers", type=int, default=1, metavar="N", help="processes to share videos"
+    )
     parser.add_argument("--json", metavar="FILE", help="also write the numbers there")
 
 
@@ -26,7 +29,9 @@ def run(args: argparse.Namespace) -> None:
     from stan_jax.evaluation import score
     from stan_jax.files import replacing
 
-    scores = score.score_files(args.ground_truth, args.results, args.class_agnostic)
+    scores = score.score_files(
+        args.ground_truth, args.results, args.class_agnostic, args.workers
+    )
     print(score.text(scores))
     if args.json:
         with replacing(args.json) as partial:

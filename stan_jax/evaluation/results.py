@@ -7,7 +7,7 @@ and `segmentations`, which holds one compressed RLE or null per frame of the vid
 import contextlib
 import json
 import math
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,9 +16,9 @@ from jaxtyping import Bool, Float, Int
 from pycocotools import mask as coco_mask
 
 from stan_jax.errors import InputError
+from stan_jax.evaluation import run_lengths
+from stan_jax.evaluation.video_ap import FoundTrack
 from stan_jax.files import replacing
-
-PIECE = 1 << 20  # characters read at a time
 
 
 class TrackResult(NamedTuple):
@@ -97,6 +97,14 @@ class TrackBuilder:
         ]
 
 
+def found_tracks(tracks: Sequence[TrackResult]) -> list[FoundTrack]:
+    """The tracks of one video as `VideoAp` takes them: the masks need no file."""
+    return [
+        FoundTrack(t.score, t.category_id, run_lengths.read(t.segmentations))
+        for t in tracks
+    ]
+
+
 class ResultsWriter:
     """Streams results.json video by video; the file appears whole or not at all.
 
@@ -154,57 +162,6 @@ class ResultsWriter:
             return
         with _named(self.path, "end"), self._stack:
             self._file.write("[]\n" if self._separator == "[\n" else "]\n")
-
-
-def rows(path: str | Path) -> Iterator[dict]:
-    """The objects of a results file one after the other, never all at once.
-
-    Raises: InputError where the file cannot be read or is no json list of objects.
-    """
-    text, place, number, opening = "", 0, 0, "["
-    try:
-        with open(path, encoding="utf-8") as file:
-            while opening:
-                try:
-                    row, place, opening = _row(text, place, opening)
-                except (ValueError, IndexError, RecursionError) as error:
-                    more = file.read(max(len(text), PIECE))
-                    if not more:
-                        rule = f"is not valid json: {getattr(error, 'msg', error)}"
-                        raise InputError(path, f"results[{number}]", rule) from error
-                    text, place = text[place:] + more, 0
-                    continue
-                if isinstance(row, dict):
-                    yield row
-                    number += 1
-                elif opening:
-                    rule = f"must be an object, not {row!r:.40}"
-                    raise InputError(path, f"results[{number}]", rule)
-            if text[place:].strip() or file.read().strip():
-                raise InputError(path, "", "must end where its list ends")
-    except OSError as error:
-        raise InputError(path, "", f"cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise InputError(path, "", f"is not UTF-8 text: {error.reason}") from error
-
-
-def _row(text: str, place: int, opening: str) -> tuple[object, int, str]:
-    """The next object, where it ends, and what opens the one after; "" at the end."""
-    place = _after_space(text, place)
-    if text[place] != opening and (opening, text[place]) != (",", "]"):
-        raise ValueError(f"a list needs {opening!r} here, not {text[place]!r}")
-    if text[place] == opening:
-        place = _after_space(text, place + 1)
-        if (opening, text[place]) != ("[", "]"):
-            row, place = json.JSONDecoder().raw_decode(text, place)
-            return row, place, ","
-    return None, place + 1, ""
-
-
-def _after_space(text: str, place: int) -> int:
-    while text[place] in " \t\n\r":
-        place += 1
-    return place
 
 
 @contextlib.contextmanager

@@ -1,22 +1,58 @@
 """Is a COCO run-length text really a mask of its size, and how large is the mask?"""
 
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Int
+from pycocotools import mask as coco_mask
 
 from stan_jax.errors import InputError
 
+_DIGITS = bytes(range(48, 112))  # the characters that a compressed text may hold
 
-class Masks(NamedTuple):
-    """One object through a video: the checked masks of its frames."""
 
-    texts: list[bytes | None]  # compressed counts; None where there is no mask
-    sizes: Int[np.ndarray, "t 2"]  # height, width; 0 where there is no mask
-    areas: Int[np.ndarray, " t"]  # pixels; likewise
-    broken: Bool[np.ndarray, " t"]  # a run of length 0 stands inside the counts
+class Masks:
+    """One object through a video: the masks of its frames, as far as files say.
+
+    texts: compressed counts; None where there is no mask.
+    sizes: [t 2], height and width; 0 where there is no mask.
+    areas: [t], pixels; likewise.
+    """
+
+    def __init__(
+        self,
+        texts: list[bytes | None],
+        sizes: Int[np.ndarray, "t 2"],
+        areas: Int[np.ndarray, " t"],
+        file: str | Path = "segmentations",
+        record: str = "",
+    ):
+        self.texts, self.sizes, self.areas = texts, sizes, areas
+        self._file, self._record = file, record
+
+    @cached_property
+    def broken(self) -> Bool[np.ndarray, " t"]:
+        """Where a run of length 0 stands inside the counts.
+
+        To be asked for before two masks are compared: pycocotools never returns from
+        comparing masks whose runs add up to different numbers.
+        Raises: InputError where runs do not add up to height x width.
+        """
+        broken = np.zeros(len(self.texts), bool)
+        times = [t for t, text in enumerate(self.texts) if text is not None]
+        if times:
+            names = _names(self._record, times)
+            counts = [text for text in self.texts if text is not None]
+            runs, first = _decode(counts, self._file, names)
+            pixels = self.sizes[times].prod(axis=1)
+            _check_sums(runs, first, pixels, self._file, names)
+            # The first run may be 0 (a mask that holds pixel 0); any other is odd.
+            zero = runs == 0
+            zero[first] = False
+            broken[times] = np.logical_or.reduceat(zero, first)
+        return broken
 
 
 def read(
@@ -28,28 +64,30 @@ def read(
 
     segmentations: as they stand in a file, unchecked.
     file, record: how an error names the track.
-    Raises: InputError for a segmentation that is not {"size": [h, w], "counts": text},
-    or whose runs do not add up to height x width. (pycocotools never returns from
-    comparing such a mask with another one.)
+    Raises: InputError for a segmentation that is not {"size": [h, w], "counts": text};
+    `Masks.broken` looks at the runs, which takes most of the time.
     """
     times = [t for t, segmentation in enumerate(segmentations) if segmentation]
     texts: list[bytes | None] = [None] * len(segmentations)
     sizes = np.zeros((len(segmentations), 2), np.int64)
     areas = np.zeros(len(segmentations), np.int64)
-    broken = np.zeros(len(segmentations), bool)
     if times:
-        names = [f"{record}, frame {t}".removeprefix(", ") for t in times]
+        names = _names(record, times)
         shown = [segmentations[t] for t in times]
         sizes[times], counts = _fields(shown, file, names)
-        runs, first = _decode(counts, file, names)
-        areas[times] = _areas(runs, first, sizes[times].prod(axis=1), file, names)
-        # The first run may be 0 (a mask that holds pixel 0); any other is odd.
-        zero = runs == 0
-        zero[first] = False
-        broken[times] = np.logical_or.reduceat(zero, first)
+        _check_texts(counts, file, names)
+        rles = [
+            {"size": size, "counts": text}
+            for size, text in zip(sizes[times].tolist(), counts, strict=True)
+        ]
+        areas[times] = coco_mask.area(rles)
         for t, text in zip(times, counts, strict=True):
             texts[t] = text
-    return Masks(texts, sizes, areas, broken)
+    return Masks(texts, sizes, areas, file, record)
+
+
+def _names(record: str, times: list[int]) -> list[str]:
+    return [f"{record}, frame {t}".removeprefix(", ") for t in times]
 
 
 def _fields(shown: list, file, names) -> tuple[list, list[bytes]]:
@@ -59,13 +97,28 @@ def _fields(shown: list, file, names) -> tuple[list, list[bytes]]:
             (height, width), text = segmentation["size"], segmentation["counts"]
             texts.append(text if isinstance(text, bytes) else text.encode("ascii"))
             sizes.append((int(height), int(width)))
-        except (TypeError, KeyError, ValueError, AttributeError) as error:
+        except (TypeError, KeyError, ValueError, AttributeError, OverflowError) as e:
             rule = 'a mask must be {"size": [height, width], "counts": text}'
-            raise InputError(file, name, f"{rule}, not {segmentation!r:.60}") from error
+            raise InputError(file, name, f"{rule}, not {segmentation!r:.60}") from e
         if not (0 < height < 2**24 and 0 < width < 2**24 and text):
             rule = "a mask needs a positive size and at least one run"
             raise InputError(file, name, f"{rule}, not {segmentation!r:.60}")
     return sizes, texts
+
+
+def _check_texts(texts: list[bytes], file, names) -> None:
+    """What pycocotools takes for granted: known characters, no run cut short."""
+    if b"".join(texts).translate(None, _DIGITS) or any(
+        (text[-1] - 48) & 32 for text in texts
+    ):
+        for text, name in zip(texts, names, strict=True):
+            if text.translate(None, _DIGITS) or (text[-1] - 48) & 32:
+                raise _foreign(text, file, name)
+
+
+def _foreign(text: bytes, file, name: str) -> InputError:
+    rule = f"counts are not compressed run lengths: {text!r:.60}"
+    return InputError(file, name, rule)
 
 
 def _decode(texts: list[bytes], file, names) -> tuple[np.ndarray, np.ndarray]:
@@ -77,38 +130,52 @@ def _decode(texts: list[bytes], file, names) -> tuple[np.ndarray, np.ndarray]:
     """
     digits = np.frombuffer(b"".join(texts), np.uint8) - np.uint8(48)
     ends = np.cumsum([len(text) for text in texts])
-    leading = np.flatnonzero(digits > 31)  # few: most runs are one digit
+    more = digits > 31
+    leading = np.flatnonzero(more)  # few: most runs are one digit
     # As many runs end before a leading digit as there are other characters.
     run = leading - np.arange(len(leading))
     start = np.flatnonzero(np.diff(run, prepend=-1))
     extra = np.diff(start, append=len(run))  # leading digits of each such run
-    wrong = leading[digits[leading] > 63].tolist()
-    wrong += (ends[digits[ends - 1] > 31] - 1).tolist()  # the text ends inside a run
-    wrong += leading[start[extra > 6]].tolist()  # beyond 35 bits
-    if wrong:
-        mask = int(np.searchsorted(ends, min(wrong), side="right"))
-        rule = f"counts are not compressed run lengths: {texts[mask]!r:.60}"
-        raise InputError(file, names[mask], rule)
+    wrong = leading[start[extra > 6]]  # beyond 35 bits
+    if wrong.size:
+        mask = int(np.searchsorted(ends, wrong[0], side="right"))
+        raise _foreign(texts[mask], file, names[mask])
 
-    runs = digits[digits < 32].astype(np.int64)
-    runs ^= 16  # sign of 5 bits, in place: fresh arrays take most of the time
-    runs -= 16
+    small = digits[~more].view(np.int8)
+    small ^= 16  # sign of 5 bits, in place: fresh arrays take most of the time
+    small -= 16
+    step = small.astype(np.int32)  # as wide as in C, where too large a run wraps too
     if leading.size:
         place = 5 * (np.arange(len(run)) - np.repeat(start, extra))
         low = (digits[leading].astype(np.int64) & 31) << place
         run = run[start]
-        runs[run] = (runs[run] << 5 * extra) + np.add.reduceat(low, start)
+        long = (step[run].astype(np.int64) << 5 * extra) + np.add.reduceat(low, start)
+        step[run] = long.astype(np.int32)
     stop = ends - np.searchsorted(leading, ends)
     first = np.concatenate([[0], stop[:-1]])
-    for a, b in zip(first.tolist(), stop.tolist(), strict=True):
-        for chain in (runs[a + 1 : b : 2], runs[a + 2 : b : 2]):
-            np.add.accumulate(chain, out=chain)
-    return runs, first
+    return _chained(step, first, stop), first
 
 
-def _areas(runs, first, pixels, file, names) -> np.ndarray:
-    """Sum of every second run of each mask, after a check that all runs fill it."""
-    total = np.add.reduceat(runs, first)
+def _chained(step, first, stop) -> np.ndarray:
+    """Runs from their differences, for all masks at once.
+
+    Every second run of the whole array is summed up, and what was there before a mask
+    begins is taken off again. A mask's first run stands for itself.
+    """
+    runs = np.empty_like(step)
+    for odd in (0, 1):
+        np.cumsum(step[odd::2], dtype=np.int32, out=runs[odd::2])
+    before, here = np.where(first > 0, runs[first - 1], 0), runs[first]
+    for odd in (0, 1):
+        number = (stop - odd + 1) // 2 - (first - odd + 1) // 2  # of runs in each mask
+        base = np.where(first % 2 == odd, here, before)
+        runs[odd::2] -= np.repeat(base, number).astype(np.int32, copy=False)
+    runs[first] = step[first]
+    return runs
+
+
+def _check_sums(runs, first, pixels, file, names) -> None:
+    total = np.add.reduceat(runs, first, dtype=np.int64)
     least = np.minimum.reduceat(runs, first)
     number = np.diff(first, append=len(runs))
     wrong = (total != pixels) | (least < 0) | (number > pixels + 1)
@@ -116,8 +183,3 @@ def _areas(runs, first, pixels, file, names) -> np.ndarray:
         rule = f"counts must add up to height x width = {pixels[k]}"
         found = f"{number[k]} runs, the least {least[k]}, add up to {total[k]}"
         raise InputError(file, names[k], f"{rule}, but {found}")
-    signed = runs.copy()
-    np.negative(signed[1::2], out=signed[1::2])
-    # Background minus object, or the reverse where a mask starts at an odd place.
-    rest = np.add.reduceat(signed, first) * (1 - 2 * (first % 2))
-    return (total - rest) // 2

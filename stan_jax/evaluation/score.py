@@ -1,12 +1,13 @@
 """All that can be said of a results file: official numbers, by category, tracking."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from stan_jax.evaluation import tracking_metrics, youtube_vis_ap
-from stan_jax.evaluation.video_ap import THRESHOLDS
+from stan_jax.evaluation.video_ap import THRESHOLDS, VideoAp, match
 
 
 class Category(NamedTuple):
@@ -30,29 +31,44 @@ class Scores(NamedTuple):
 
 
 def score_files(
-    instances_path: str | Path, results_path: str | Path, class_agnostic: bool = False
+    instances_path: str | Path,
+    results_path: str | Path,
+    class_agnostic: bool = False,
+    workers: int = 1,
 ) -> Scores:
-    """Everything at once, each file read once.
+    """Everything at once; each file is read once, and one video at a time.
 
     class_agnostic: all categories are one; tracking metrics always see them so.
+    workers: processes that share the videos.
     Raises: InputError as `youtube_vis_ap.evaluate_files`.
     """
-    truth = youtube_vis_ap.true_tracks(instances_path)
-    found = youtube_vis_ap.found_tracks(results_path, truth.videos)
-    stats = youtube_vis_ap.evaluate(truth, found, class_agnostic)
+    with youtube_vis_ap.pool(workers) as executor:
+        truth, found = youtube_vis_ap.read_both(instances_path, results_path, executor)
+        score = VideoAp([c["id"] for c in truth.categories], class_agnostic)
+        work = partial(_one_video, score.groups, instances_path, results_path)
+        tracking = {}
+        for video_id, (matched, tracking[video_id]) in youtube_vis_ap.each_video(
+            work, truth, found, executor
+        ):
+            score.add_matched(video_id, matched)
+    stats = score.finish()
     curves = {name: stats.pop(name) for name in ("precision", "recall", "scores")}
-    tracking = tracking_metrics.evaluate(truth, found, instances_path, results_path)
     rows = [] if class_agnostic else _categories(truth, found, curves)
     official = {name: float(value) for name, value in stats.items()}
-    return Scores(official, rows, tracking)
+    total = tracking_metrics.Total()
+    for counts in tracking_metrics.in_order(truth, tracking, instances_path):
+        total.add(counts)
+    return Scores(official, rows, total.summary())
+
+
+def _one_video(groups, instances_path, results_path, video, true, found) -> tuple:
+    matched = match(groups, true, found)
+    counts = tracking_metrics.count(video, true, found, instances_path, results_path)
+    return matched, counts
 
 
 def _categories(truth, found, curves: dict[str, np.ndarray]) -> list[Category]:
     names = {c["id"]: str(c.get("name", c["id"])) for c in truth.categories}
-    true, seen = (
-        [track.category_id for tracks in side.values() for track in tracks]
-        for side in (truth.tracks, found)
-    )
     at = {round(float(x), 2): i for i, x in enumerate(THRESHOLDS)}
     rows = []
     for k, category_id in enumerate(sorted(names)):
@@ -64,8 +80,8 @@ def _categories(truth, found, curves: dict[str, np.ndarray]) -> list[Category]:
                 _mean(precision[at[0.5]]),
                 _mean(precision[at[0.75]]),
                 _mean(curves["recall"][:, k, 0, 1]),
-                true.count(category_id),
-                seen.count(category_id),
+                truth.tracks.counts[category_id],
+                found.counts[category_id],
             )
         )
     return rows

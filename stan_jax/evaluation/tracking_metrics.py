@@ -6,6 +6,7 @@ digit. Source: Luiten et al. 2021; Bernardin and Stiefelhagen 2008; Ristani et a
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,8 +16,10 @@ from pycocotools import mask as coco_mask
 from scipy.optimize import linear_sum_assignment
 
 from stan_jax.errors import InputError
-from stan_jax.evaluation import youtube_vis_ap
+from stan_jax.evaluation import track_map, youtube_vis_ap
 from stan_jax.evaluation.run_lengths import Masks
+from stan_jax.evaluation.track_map import TrackMap
+from stan_jax.evaluation.video_ap import FoundTrack, TrueTrack
 from stan_jax.evaluation.youtube_vis_ap import Truth
 
 ALPHAS = np.arange(0.05, 0.99, 0.05)  # overlaps that HOTA is a mean over
@@ -52,49 +55,87 @@ class Scene(NamedTuple):
         return sum(len(frame.found) for frame in self.frames)
 
 
-def evaluate_files(instances_path: str | Path, results_path: str | Path) -> dict:
+def evaluate_files(
+    instances_path: str | Path, results_path: str | Path, workers: int = 1
+) -> dict:
     """The summary over all videos, every category taken for one.
 
-    HOTA and its parts are means over ALPHAS. Raises: InputError as
-    `youtube_vis_ap.evaluate_files`; a results file without results is fine here.
+    HOTA and its parts are means over ALPHAS. workers: processes that share the videos.
+    Raises: InputError as `youtube_vis_ap.evaluate_files`; a results file without
+    results is fine here.
     """
-    truth = youtube_vis_ap.true_tracks(instances_path)
-    found = youtube_vis_ap.found_tracks(results_path, truth.videos, may_be_empty=True)
-    return evaluate(truth, found, instances_path, results_path)
-
-
-def evaluate(
-    truth: Truth, found: dict, instances_path: str | Path, results_path: str | Path
-) -> dict:
-    """Likewise, of tracks that were read; the paths are for errors."""
-    videos, total = truth.videos, Total()
-    # In the order of TrackEval, by folder: sums of floats depend on it.
-    for video_id in sorted(videos, key=lambda i: _folder(instances_path, videos[i])):
-        # One object per id, as in the rest of the evaluation.
-        objects = {track.id: track.masks for track in truth.tracks.get(video_id, ())}
-        seen = [track.masks for track in found.get(video_id, ())]
-        length = len(videos[video_id]["file_names"])
-        total.add(scene(objects, seen, length, results_path, f"video {video_id}"))
+    with youtube_vis_ap.pool(workers) as executor:
+        truth, found = youtube_vis_ap.read_both(
+            instances_path, results_path, executor, may_be_empty=True
+        )
+        work = partial(count, instances_path=instances_path, results_path=results_path)
+        counts = dict(youtube_vis_ap.each_video(work, truth, found, executor))
+    total = Total()
+    for video in in_order(truth, counts, instances_path):
+        total.add(video)
     return total.summary()
+
+
+def in_order(truth: Truth, counts: Mapping, instances_path: str | Path) -> list:
+    """What `count` gave for each video, in the order of TrackEval, which is by folder.
+
+    Sums of floats depend on it.
+    """
+    videos = truth.videos
+    ids = sorted(videos, key=lambda i: _folder(instances_path, videos[i]))
+    return [counts[video_id] for video_id in ids]
+
+
+class Counts(NamedTuple):
+    """What one video adds to the summary."""
+
+    hota: dict[str, np.ndarray]
+    clear: dict[str, Any]
+    identity: dict[str, int]
+    track_map: TrackMap
+
+
+def count(
+    video: dict[str, Any],
+    true: Sequence[TrueTrack],
+    found: Sequence[FoundTrack],
+    instances_path: str | Path = "instances",
+    results_path: str | Path = "results",
+) -> Counts:
+    """One video; the paths are for errors."""
+    _folder(instances_path, video)
+    length = len(video["file_names"])
+    # One object per id, as in the rest of the evaluation.
+    objects = {track.id: track for track in true}
+    here = scene(
+        {i: track.masks for i, track in objects.items()},
+        [track.masks for track in found],
+        length,
+        results_path,
+        f"video {video['id']}",
+    )
+    return Counts(
+        hota(here), clear(here), identity(here), track_map.match(objects, found)
+    )
 
 
 class Total:
     """Takes in videos one by one; keeps their counts, no masks."""
 
     def __init__(self) -> None:
-        self._hota: list[dict] = []
-        self._counts: Counter = Counter()
+        self._videos: list[Counts] = []
 
-    def add(self, scene: Scene) -> None:
+    def add(self, counts: Counts) -> None:
         """Nothing; the counts of one video are added."""
-        self._hota.append(hota(scene))
-        self._counts.update(clear(scene))
-        self._counts.update(identity(scene))
+        self._videos.append(counts)
 
     def summary(self) -> dict[str, Any]:
         """The numbers over all videos by name."""
-        c = self._counts
-        parts = combine_hota(self._hota)
+        c: Counter = Counter()
+        for video in self._videos:
+            c.update(video.clear)
+            c.update(video.identity)
+        parts = combine_hota([video.hota for video in self._videos])
         true = max(1, c["CLR_TP"] + c["CLR_FN"])
         return {name: float(np.mean(parts[name])) for name in MEANS} | {
             "MOTA": (c["CLR_TP"] - c["CLR_FP"] - c["IDSW"]) / true,
@@ -104,6 +145,7 @@ class Total:
             "IDF1": c["IDTP"] / max(1, c["IDTP"] + 0.5 * c["IDFP"] + 0.5 * c["IDFN"]),
             "IDR": c["IDTP"] / max(1, c["IDTP"] + c["IDFN"]),
             "IDP": c["IDTP"] / max(1, c["IDTP"] + c["IDFP"]),
+            "TrackMAP_AP": track_map.ap([video.track_map for video in self._videos]),
         }
 
 
@@ -131,6 +173,8 @@ def scene(
     objects = {i: track for i, track in true.items() if any(track.texts[:length])}
     number = {i: n for n, i in enumerate(sorted(objects))}
     tracks = [track for track in found if any(track.texts[:length])]
+    for track in [*objects.values(), *tracks]:
+        _ = track.broken  # raises where comparing the masks would never end
     frames = []
     for t in range(length):
         here = {i: rle for i, track in objects.items() if (rle := _at(track, t))}

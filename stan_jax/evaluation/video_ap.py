@@ -36,6 +36,7 @@ class FoundTrack(NamedTuple):
     score: float
     category_id: int
     masks: Masks
+    row: int = -1  # which row of the file it is
 
 
 class Matched(NamedTuple):
@@ -66,19 +67,13 @@ class VideoAp:
 
         Raises: ValueError for a video that was already added.
         """
+        self.add_matched(video_id, match(self.groups, truth, found))
+
+    def add_matched(self, video_id, matched: dict[int, "Matched"]) -> None:
+        """Likewise, of what `match` made of the video, perhaps in another process."""
         if video_id in self._videos:
             raise ValueError(f"video {video_id} was already added")
-        true, seen = defaultdict(list), defaultdict(list)
-        for track in truth:
-            true[track.category_id].append(track)
-        for track in found:
-            seen[track.category_id].append(track)
-        self._videos[video_id] = {
-            k: _match([g for c in group for g in true[c]], rows)
-            for k, group in enumerate(self.groups)
-            for rows in [[d for c in group for d in seen[c]]]
-            if rows or any(true[c] for c in group)
-        }
+        self._videos[video_id] = matched
 
     def finish(self) -> dict:
         """The twelve official statistics by name, -1 where there is nothing to find.
@@ -99,6 +94,23 @@ class VideoAp:
                     scores[:, :, k, a, m] = s
         curves = {"precision": precision, "recall": recall, "scores": scores}
         return _statistics(precision, recall) | curves
+
+
+def match(
+    groups: Sequence[Sequence], truth: Sequence[TrueTrack], found: Sequence[FoundTrack]
+) -> dict[int, Matched]:
+    """What one video adds to each group of category ids that stands in it."""
+    true, seen = defaultdict(list), defaultdict(list)
+    for g in truth:
+        true[g.category_id].append(g)
+    for d in found:
+        seen[d.category_id].append(d)
+    return {
+        k: _match([g for c in group for g in true[c]], rows)
+        for k, group in enumerate(groups)
+        for rows in [[d for c in group for d in seen[c]]]
+        if rows or any(true[c] for c in group)
+    }
 
 
 def _match(truth: list[TrueTrack], found: list[FoundTrack]) -> Matched:
@@ -147,18 +159,23 @@ def iou(
     least: a row that cannot reach this anywhere is given as 0.
     """
     length = max(len(track.areas) for track in [*found, *truth])
-    area, size, broken, inside = _stack(found, length)
-    area_m, size_m, broken_m, inside_m = _stack(truth, length)
+    area, size, inside = _stack(found, length)
+    area_m, size_m, inside_m = _stack(truth, length)
     # [n m t]: this frame adds to the sums of this pair.
     used = (size[:, None] == size_m) | (size[:, None] == 0) | (size_m == 0)
     used &= inside[:, None] & inside_m
     a, b = area[:, None], area_m
-    # At most one mask lies inside the other. (A broken mask may do better.)
+    # At most one mask lies inside the other. (Two broken masks may do better.)
     small = np.minimum(a, b).sum(axis=-1, where=used)
     large = np.maximum(a, b).sum(axis=-1, where=used)
-    rows = (small >= least * large).any(axis=1) | broken.any(axis=1)
+    rows = (small >= least * large).any(axis=1)
+    broken_m = _padded([track.broken for track in truth], length)
+    # Also the check without which pycocotools may never return: of all, not of `rows`.
+    broken = _padded([track.broken for track in found], length)
+    if broken_m.any():
+        rows |= broken.any(axis=1)
 
-    union = (a + b).sum(axis=-1, where=used)
+    union = (a + b).sum(axis=-1, where=used).astype(np.float64)
     common = np.zeros_like(union)
     for t in np.flatnonzero(size[rows].any(axis=0) & size_m.any(axis=0)).tolist():
         n, m = np.flatnonzero(rows & (size[:, t] > 0)), np.flatnonzero(size_m[:, t])
@@ -167,9 +184,10 @@ def iou(
         both = area[n, t][:, None] + area_m[m, t]
         shared = np.where(used[n][:, m, t], np.rint(ratio * both / (1 + ratio)), 0)
         rest = both - shared
-        for i, j in np.argwhere(broken[n, t][:, None] & broken_m[m, t]):
-            if used[n[i], m[j], t]:
-                shared[i, j], rest[i, j] = _merge(rles[i], rles_m[j])
+        if broken_m.any():
+            for i, j in np.argwhere(broken[n, t][:, None] & broken_m[m, t]):
+                if used[n[i], m[j], t]:
+                    shared[i, j], rest[i, j] = _merge(rles[i], rles_m[j])
         common[np.ix_(n, m)] += shared
         union[np.ix_(n, m)] += rest - both
     return np.divide(common, union, out=np.zeros_like(union), where=union > 0)
@@ -182,13 +200,18 @@ def mean_area(areas: Iterable) -> float:
 
 
 def _stack(tracks: list[Masks], length: int) -> tuple[np.ndarray, ...]:
-    """Area, size in one number, broken, "the list reaches here": each [track frame]."""
-    area, size, broken, inside = np.zeros((4, len(tracks), length))
-    for n, track in enumerate(tracks):
-        end = len(track.areas)
-        area[n, :end], size[n, :end] = track.areas, track.sizes @ [2**24, 1]
-        broken[n, :end], inside[n, :end] = track.broken, 1
-    return area, size, broken.astype(bool), inside.astype(bool)
+    """Area, size in one number, "the list reaches here": each [track frame]."""
+    area = _padded([track.areas for track in tracks], length)
+    size = _padded([track.sizes @ [2**24, 1] for track in tracks], length)
+    inside = _padded([np.ones(len(track.areas), bool) for track in tracks], length)
+    return area, size, inside
+
+
+def _padded(rows: list[np.ndarray], length: int) -> np.ndarray:
+    stacked = np.zeros((len(rows), length), rows[0].dtype if rows else float)
+    for n, row in enumerate(rows):
+        stacked[n, : len(row)] = row
+    return stacked
 
 
 def _rle(track: Masks, t: int) -> dict:

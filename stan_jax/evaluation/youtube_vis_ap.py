@@ -5,9 +5,19 @@ that code stops with a traceback or never returns, there is one InputError inste
 """
 
 import contextlib
-import json
-from collections import defaultdict
-from collections.abc import Container
+import copy
+import multiprocessing
+from collections import Counter
+from collections.abc import (
+    Callable,
+    Container,
+    Generator,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from concurrent.futures import Executor, ProcessPoolExecutor
+from functools import partial
 from numbers import Real
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,11 +25,72 @@ from typing import Any, NamedTuple
 import numpy as np
 from pycocotools import mask as coco_mask
 
+from stan_jax import json_stream
 from stan_jax.errors import InputError
-from stan_jax.evaluation import results, run_lengths
-from stan_jax.evaluation.video_ap import FoundTrack, TrueTrack, VideoAp, mean_area
+from stan_jax.evaluation import run_lengths
+from stan_jax.evaluation.shelf import Shelf
+from stan_jax.evaluation.video_ap import (
+    FoundTrack,
+    TrueTrack,
+    VideoAp,
+    match,
+    mean_area,
+)
 
 ID = (Real, str)
+FIELDS: dict[str, dict] = {
+    "videos": {"id": ID},
+    "categories": {"id": ID},
+    "annotations": {"id": Real, "video_id": ID, "category_id": ID},
+}
+CHUNK = 8  # videos that a worker takes at a time
+
+
+class Tracks(Mapping):
+    """The tracks of each video, read when they are asked for, not kept in memory.
+
+    read: makes them of the records of one video.
+    """
+
+    def __init__(self, read: Callable[[list], list]):
+        self._read, self._shelf = read, Shelf()
+        self._rows: dict[Any, list[tuple[Any, int]]] = {}
+        self.counts: Counter = Counter()  # tracks by category
+
+    def add(self, video_id, category_id, name, record: dict) -> None:
+        """Store a record; `name` stands beside it when it is read."""
+        self.put(video_id, category_id, name, self._shelf.add(record))
+
+    def put(self, video_id, category_id, name, place: int) -> None:
+        """Likewise, of a record that lies on the shelf."""
+        self._rows.setdefault(video_id, []).append((name, place))
+        self.counts[category_id] += 1
+
+    def close(self) -> None:
+        """Let other processes read what was added."""
+        self._shelf.close()
+
+    def filled(self, other: Mapping) -> "Tracks":
+        """What another process added to a copy of this, with the shelf of this one."""
+        assert isinstance(other, Tracks)
+        self._rows, self.counts = other._rows, other.counts
+        return self
+
+    def only(self, video_ids: Sequence) -> "Tracks":
+        """Some of the videos, on the same shelf."""
+        part = copy.copy(self)
+        part._rows = {i: self._rows[i] for i in video_ids if i in self._rows}
+        return part
+
+    def __getitem__(self, video_id) -> list:
+        rows = self._rows[video_id]
+        return self._read([(name, self._shelf.get(place)) for name, place in rows])
+
+    def __iter__(self) -> Iterator:
+        return iter(self._rows)
+
+    def __len__(self) -> int:
+        return len(self._rows)
 
 
 class Truth(NamedTuple):
@@ -27,31 +98,125 @@ class Truth(NamedTuple):
 
     videos: dict
     categories: list[dict]
-    tracks: dict[Any, list[TrueTrack]]
+    tracks: Mapping  # video id -> list[TrueTrack]
 
 
 def evaluate_files(
-    instances_path: str | Path, results_path: str | Path, class_agnostic: bool = False
+    instances_path: str | Path,
+    results_path: str | Path,
+    class_agnostic: bool = False,
+    workers: int = 1,
 ) -> dict:
     """The twelve statistics by name; -1 where there is nothing to find.
 
     Also the curves `precision`, `recall`, `scores` of `VideoAp.finish`.
     class_agnostic: all listed categories count as one.
+    workers: processes; with more than one they are started afresh.
+    Memory holds one video and 88 bytes a found track; the files, checked, lie on disk
+    meanwhile (in TMPDIR).
     Raises: InputError for a file that the official code would fail on.
     """
-    truth = true_tracks(instances_path)
-    found = found_tracks(results_path, truth.videos)
-    return evaluate(truth, found, class_agnostic)
+    with pool(workers) as executor:
+        truth, found = read_both(instances_path, results_path, executor)
+        return evaluate(truth, found, class_agnostic, executor)
 
 
-def evaluate(truth: Truth, found: dict, class_agnostic: bool = False) -> dict:
-    """Likewise, of tracks that were read; they are left as they are."""
+def evaluate(
+    truth: Truth,
+    found: Mapping,
+    class_agnostic: bool = False,
+    executor: Executor | None = None,
+) -> dict:
+    """Likewise, of files that were read."""
     score = VideoAp([c["id"] for c in truth.categories], class_agnostic)
-    for video_id in truth.videos:
-        score.add_video(
-            video_id, truth.tracks.get(video_id, ()), found.get(video_id, ())
-        )
+    work = partial(_matched, score.groups)
+    for video_id, matched in each_video(work, truth, found, executor):
+        score.add_matched(video_id, matched)
     return score.finish()
+
+
+def _matched(groups, video: dict, truth: list, found: list) -> dict:
+    return match(groups, truth, found)
+
+
+@contextlib.contextmanager
+def pool(workers: int) -> Generator[Executor | None]:
+    """Processes for `evaluate`; None for one worker, which is this process."""
+    if workers < 2:
+        yield None
+        return
+    # Not forked: the caller may run threads, as JAX does.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context) as executor:
+        try:
+            yield executor
+        except BaseException:
+            executor.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def read_both(
+    instances_path: str | Path,
+    results_path: str | Path,
+    executor: Executor | None = None,
+    *,
+    may_be_empty: bool = False,
+) -> tuple[Truth, Tracks]:
+    """`true_tracks` and `found_tracks`, with an executor at the same time."""
+    if executor is None:
+        truth = true_tracks(instances_path)
+        found = found_tracks(results_path, truth.videos, may_be_empty=may_be_empty)
+        return truth, found
+    tracks = Tracks(partial(_read_true, instances_path))
+    future = executor.submit(true_tracks, instances_path, tracks)
+    try:
+        found = found_tracks(results_path, None, may_be_empty=may_be_empty)
+    except InputError:
+        future.result()  # what is wrong with the annotations is said first
+        raise
+    there = future.result()
+    truth = there._replace(tracks=tracks.filled(there.tracks))
+    _check_videos(results_path, found, truth.videos)
+    return truth, found
+
+
+def each_video(
+    work: Callable[[dict, list, list], Any],
+    truth: Truth,
+    found: Mapping,
+    executor: Executor | None = None,
+) -> Iterator[tuple[Any, Any]]:
+    """Video id and what `work(video, true tracks, found tracks)` gives for it.
+
+    executor: shares the videos among processes; `work` must be known to them.
+    """
+    ids = list(truth.videos)
+    if executor is None:
+        for video_id in ids:
+            yield video_id, _one_video(work, truth, found, video_id)
+        return
+    chunks = [ids[i : i + CHUNK] for i in range(0, len(ids), CHUNK)]
+    jobs = []
+    for chunk in chunks:
+        part = Truth(
+            {i: truth.videos[i] for i in chunk}, [], _only(truth.tracks, chunk)
+        )
+        jobs.append(executor.submit(_chunk, work, part, _only(found, chunk)))
+    for chunk, job in zip(chunks, jobs, strict=True):
+        yield from zip(chunk, job.result(), strict=True)
+
+
+def _only(tracks: Mapping, video_ids: list) -> Mapping:
+    return tracks.only(video_ids) if isinstance(tracks, Tracks) else tracks
+
+
+def _chunk(work, truth: Truth, found: Mapping) -> list:
+    return [_one_video(work, truth, found, video_id) for video_id in truth.videos]
+
+
+def _one_video(work, truth: Truth, found: Mapping, video_id):
+    true, seen = truth.tracks.get(video_id, []), found.get(video_id, [])
+    return work(truth.videos[video_id], true, seen)
 
 
 def table(stats: dict) -> str:
@@ -71,20 +236,31 @@ def table(stats: dict) -> str:
     return "\n".join(lines)
 
 
-def true_tracks(path: str | Path) -> Truth:
+def true_tracks(path: str | Path, tracks: Tracks | None = None) -> Truth:
     """What there is to find.
 
-    Raises: InputError as `evaluate_files`.
+    tracks: where to put them; made here if not given.
+    Raises: InputError as `evaluate_files`; for masks, when they are asked for.
     """
-    content = _json(path)
-    content.setdefault("annotations", [])  # absent from val and test files
-    videos = _records(path, content, "videos", id=ID)
-    categories = _records(path, content, "categories", id=ID)
-    annotations = _records(
-        path, content, "annotations", id=Real, video_id=ID, category_id=ID
-    )
+    tracks = Tracks(partial(_read_true, path)) if tracks is None else tracks
+    content: dict[str, list] = {"annotations": []}  # absent from val and test files
+    shelf = tracks._shelf
+    for key, i, value in json_stream.members(path, _packed):
+        if key not in FIELDS:
+            continue
+        if i == json_stream.START:
+            content[key] = []
+        elif i is None:
+            raise InputError(path, key, f"must be a list, not {value!r:.40}")
+        else:
+            _check(path, f"{key}[{i}]", value, **FIELDS[key])
+            if key == "annotations":
+                place = shelf.add(value)
+                value = {name: value[name] for name in FIELDS[key]} | {"place": place}
+            content[key].append(value)
+    videos, categories, annotations = (_records(path, content, key) for key in FIELDS)
     by_id = {video["id"]: video for video in videos}
-    category_ids = [category["id"] for category in categories]
+    category_ids = {category["id"] for category in categories}
 
     def takes_part(annotation: dict) -> bool:
         listed = annotation["category_id"] in category_ids
@@ -93,15 +269,25 @@ def true_tracks(path: str | Path) -> Truth:
     # An official quirk: of annotations with one id the last stands in for all of them.
     last = {annotation["id"]: annotation for annotation in annotations}
     known = filter(takes_part, annotations)
-    truth, tracks = defaultdict(list), {}
     for annotation in sorted(known, key=lambda annotation: annotation["video_id"]):
-        number, annotation = annotation["id"], last[annotation["id"]]
+        annotation = last[annotation["id"]]
         if takes_part(annotation):
             video = by_id[annotation["video_id"]]
-            if number not in tracks:
-                tracks[number] = _true_track(path, annotation, video)
-            truth[video["id"]].append(tracks[number])
-    return Truth(by_id, categories, truth)
+            size = {k: video[k] for k in ("id", "height", "width") if k in video}
+            tracks.put(
+                video["id"], annotation["category_id"], size, annotation["place"]
+            )
+    tracks.close()
+    return Truth(by_id, categories, tracks)
+
+
+def _read_true(path, rows: list[tuple[Any, dict]]) -> list[TrueTrack]:
+    known, found = {}, []
+    for video, row in rows:
+        if row["id"] not in known:
+            known[row["id"]] = _true_track(path, row, video)
+        found.append(known[row["id"]])
+    return found
 
 
 def _true_track(path, annotation: dict, video: dict) -> TrueTrack:
@@ -126,26 +312,48 @@ def _true_track(path, annotation: dict, video: dict) -> TrueTrack:
 
 
 def found_tracks(
-    path: str | Path, videos: Container, *, may_be_empty: bool = False
-) -> dict:
+    path: str | Path, videos: Container | None, *, may_be_empty: bool = False
+) -> Tracks:
     """The results of each video in the order of the file.
 
-    Raises: InputError as `evaluate_files`.
+    videos: the known ids; None: not looked at.
+    Raises: InputError as `evaluate_files`; for masks, when they are asked for.
     """
-    found = defaultdict(list)
-    for i, row in enumerate(results.rows(path)):
+    found = Tracks(partial(_read_found, path))
+    for i, row in enumerate(json_stream.rows(path)):
         name = f"results[{i}]"
         _check(path, name, row, video_id=ID, category_id=ID, score=Real)
         _check(path, name, row, segmentations=list)
-        if row["video_id"] not in videos:
-            rule = f"video_id {row['video_id']!r} is not in the annotation file"
-            raise InputError(path, name, rule)
-        masks = run_lengths.read(row["segmentations"], path, name)
-        track = FoundTrack(float(row["score"]), row["category_id"], masks)
-        found[row["video_id"]].append(track)
+        if videos is not None and row["video_id"] not in videos:
+            raise _unknown(path, i, row["video_id"])
+        found.add(row["video_id"], row["category_id"], i, row)
     if not found and not may_be_empty:
         raise InputError(path, "", "must hold at least one result, as officially")
+    found.close()
     return found
+
+
+def _read_found(path, rows: list[tuple[int, dict]]) -> list[FoundTrack]:
+    return [
+        FoundTrack(
+            float(row["score"]),
+            row["category_id"],
+            run_lengths.read(row["segmentations"], path, f"results[{i}]"),
+            i,
+        )
+        for i, row in rows
+    ]
+
+
+def _check_videos(path, found: Tracks, videos: Container) -> None:
+    unknown = [(rows[0][0], i) for i, rows in found._rows.items() if i not in videos]
+    if unknown:
+        raise _unknown(path, *min(unknown, key=lambda pair: pair[0]))
+
+
+def _unknown(path, number: int, video_id) -> InputError:
+    rule = f"video_id {video_id!r} is not in the annotation file"
+    return InputError(path, f"results[{number}]", rule)
 
 
 def _compressed(path, record: str, segmentation, video: dict):
@@ -171,19 +379,6 @@ def _compressed(path, record: str, segmentation, video: dict):
     return coco_mask.merge(rles)
 
 
-def _json(path) -> dict:
-    try:
-        with open(path, encoding="utf-8") as file:
-            content = json.load(file, object_hook=_packed)
-    except OSError as error:
-        raise InputError(path, "", f"cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(path, "", f"is not valid json: {error}") from error
-    if not isinstance(content, dict):
-        raise InputError(path, "", f"must hold an object, not {content!r:.40}")
-    return content
-
-
 def _packed(value: dict) -> dict:
     # While the file is read: lists of counts are nine tenths of its memory. What
     # cannot be packed is refused later, and only if it takes part.
@@ -193,12 +388,10 @@ def _packed(value: dict) -> dict:
     return value
 
 
-def _records(path, content: dict, name: str, **fields) -> list[dict]:
-    records = content.get(name)
-    if not isinstance(records, list):
-        raise InputError(path, name, f"must be a list, not {records!r:.40}")
-    for i, record in enumerate(records):
-        _check(path, f"{name}[{i}]", record, **fields)
+def _records(path, content: dict, name: str) -> list[dict]:
+    if name not in content:
+        raise InputError(path, name, "must be a list, not None")
+    records = content[name]
     if len({isinstance(record["id"], str) for record in records}) > 1:
         raise InputError(path, name, "ids must be all numbers or all text")
     return records

@@ -91,7 +91,10 @@ def test_runs_of_length_zero_are_seen_except_the_first(counts, broken):
     ],
 )
 def test_masks_that_would_hang_or_crash_are_refused_by_name(segmentation, rule):
+    def broken(*masks):
+        return run_lengths.read(masks, "r.json", "result 4").broken
+
     good = packed([2, 4], (2, 3))
     with pytest.raises(InputError, match="r.json: result 4, frame 2: ") as caught:
-        run_lengths.read([good, None, segmentation, good], "r.json", "result 4")
+        broken(good, None, segmentation, good)
     assert rule in caught.value.rule

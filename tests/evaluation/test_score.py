@@ -125,8 +125,7 @@ def test_a_switch_and_a_gap_are_counted_where_they_were_planted():
 
     def masks(times, half):
         shown = [half if t in times else None for t in range(6)]
-        arrays = np.full((6, 2), 4), np.full(6, 8), np.zeros(6, bool)
-        return Masks(shown, *arrays)
+        return Masks(shown, np.full((6, 2), 4), np.full(6, 8))
 
     true = {7: masks(range(6), left)}
     found = [masks({0, 1}, left), masks({3, 4, 5}, left), masks({2}, right)]

@@ -12,5 +12,6 @@ def test_summary_equals_the_reference_to_the_last_digit(golden, case):
     folder = golden / "hota" / case
     want = json.loads((folder / "expected.json").read_text())["summary"]
     got = metrics.evaluate_files(folder / "instances.json", folder / "results.json")
-    for name in want.keys() - {"TrackMAP_AP"}:
+    assert want.keys() <= got.keys()
+    for name in want:
         assert got[name] == want[name], name

@@ -1,12 +1,15 @@
+import gc
 import gzip
 import hashlib
 import json
 import os
+import tracemalloc
 
 import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
+from stan_jax import json_stream
 from stan_jax.errors import InputError
 from stan_jax.evaluation import results
 from stan_jax.evaluation.results import ResultsWriter, TrackResult
@@ -252,7 +255,7 @@ def test_the_last_annotation_of_an_id_stands_for_all_of_them(tmp_path):
         ("", "is not valid json"),
         ("[", "results[0]: is not valid json"),
         ('[{"video_id": 1', "results[0]: is not valid json"),
-        ('{"results": []}', "a list needs '[' here, not '{'"),
+        ('{"results": []}', "'[' must stand here, not '{'"),
         ("[]", "must hold at least one result"),
         ("[] []", "must end where its list ends"),
         ("[1]", "results[0]: must be an object, not 1"),
@@ -301,13 +304,85 @@ def test_rows_are_the_same_however_the_file_is_cut(tmp_path, monkeypatch, indent
     path = tmp_path / "results.json"
     path.write_text(json.dumps(rows, indent=indent) + "\n")
     for size in (1, 7, 1000, 1 << 20):
-        monkeypatch.setattr(results, "PIECE", size)
-        assert list(results.rows(path)) == rows
+        monkeypatch.setattr(json_stream, "PIECE", size)
+        assert list(json_stream.rows(path)) == rows
     for size in (1, 1 << 20):
-        monkeypatch.setattr(results, "PIECE", size)
+        monkeypatch.setattr(json_stream, "PIECE", size)
         path.write_text(json.dumps(rows[:0], indent=indent) + " ,")
         with pytest.raises(InputError, match="must end where its list ends"):
-            list(results.rows(path))
+            list(json_stream.rows(path))
+
+
+@pytest.mark.parametrize("class_agnostic", [False, True])
+def test_several_workers_give_the_same_numbers(golden, tmp_path, class_agnostic):
+    folder = golden / "ytvis_eval" / "14_everything"
+    files = [unpacked(folder, f"{n}.json", tmp_path) for n in ("instances", "results")]
+    one, two = (evaluate_files(*files, class_agnostic, workers=n) for n in (1, 2))
+    assert one.keys() == two.keys()
+    for name in one:
+        np.testing.assert_array_equal(one[name], two[name])
+
+
+def test_several_workers_name_the_same_broken_record(tmp_path):
+    content, rows = small_set()
+    for break_ in (
+        lambda: rows[1].update(video_id=9),
+        lambda: rows[0]["segmentations"].__setitem__(1, 7),
+        lambda: content["annotations"][1].pop("areas"),
+    ):
+        break_()
+        for workers in (1, 2):
+            with pytest.raises(InputError) as caught:
+                evaluate(tmp_path, content, rows, workers=workers)
+            if workers == 1:
+                want = str(caught.value)
+        assert str(caught.value) == want
+
+
+def test_gzipped_files_and_one_line_a_character_are_read_alike(tmp_path):
+    content, rows = small_set()
+    want = evaluate(tmp_path, content, rows)
+    paths = tmp_path / "instances.json", tmp_path / "results.json"
+    for path in paths:
+        path.write_bytes(gzip.compress(path.read_bytes()))
+    got = evaluate_files(*paths)
+    assert got["AP"] == want["AP"] == pytest.approx(1)
+
+
+def test_memory_does_not_grow_with_the_videos(tmp_path):
+    def peak(videos):
+        content, rows = small_set()
+        (annotation, *_), (row, *_) = content["annotations"], rows
+        content["videos"] = [
+            {**content["videos"][0], "id": v, "length": 3} for v in range(videos)
+        ]
+        # One long mask, so that the masks outweigh what is kept of each video.
+        mask = {"size": [12, 16], "counts": [1] * 192}
+        content["annotations"] = [
+            {**annotation, "id": v + 1, "video_id": v, "segmentations": [mask] * 30}
+            for v in range(videos)
+        ]
+        text = coco_mask.frPyObjects(mask, 12, 16)["counts"].decode()
+        shown = [{"size": [12, 16], "counts": text}] * 30
+        rows = [
+            {**row, "video_id": v, "segmentations": shown}
+            for v in range(videos)
+            for _ in range(10)
+        ]
+        evaluate(tmp_path, content, rows)  # also writes the files
+        size = (tmp_path / "results.json").stat().st_size
+        del content, rows
+        gc.collect()
+        tracemalloc.start()
+        evaluate_files(tmp_path / "instances.json", tmp_path / "results.json")
+        top = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return top, size
+
+    small, large = peak(100), peak(500)
+    # 4000 tracks more: their scores and their place on disk, not 120,000 masks.
+    assert large[1] - small[1] > 20e6
+    assert large[0] - small[0] < 0.3 * (large[1] - small[1])
 
 
 def test_table_shows_the_official_lines():

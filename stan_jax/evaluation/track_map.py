@@ -1,0 +1,97 @@
+"""Average precision of tracks as TrackEval counts it, every category taken for one.
+
+Not the YouTube-VIS AP: there is no limit of detections, a crowd is matched once, lists
+of different length are compared in full, and the first row of the results file leaves
+the object it matched free. Same numbers as TrackEval, to the last digit.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from stan_jax.evaluation.run_lengths import Masks
+from stan_jax.evaluation.video_ap import RECALLS, FoundTrack, TrueTrack, iou
+
+# Not `linspace`: the last digits differ.
+THRESHOLDS = np.arange(0.5, 0.96, 0.05)
+SLACK = np.finfo(float).eps
+
+
+class TrackMap(NamedTuple):
+    """What one video adds; axes: threshold, found track by falling score."""
+
+    scores: Float[np.ndarray, " n"]
+    right: Bool[np.ndarray, "10 n"]
+    ignored: Bool[np.ndarray, "10 n"]
+    counted: int  # true tracks that are no crowd
+
+
+def match(true: Mapping[Any, TrueTrack], found: Sequence[FoundTrack]) -> TrackMap:
+    """Each found track, best first, takes the best true track that is free.
+
+    true: by id.
+    """
+    # Crowds last, else in the order of the file.
+    truth = sorted(true.values(), key=lambda track: track.crowd)
+    crowd = np.array([track.crowd for track in truth], bool)
+    scores = np.array([track.score for track in found], np.float64)
+    order = np.argsort(-scores, kind="stable")
+    found = [found[n] for n in order]
+    right, ignored = np.zeros((2, len(THRESHOLDS), len(found)), bool)
+    if truth and found:
+        length = max(len(track.masks.texts) for track in [*truth, *found])
+        masks = [_to_length(track.masks, length) for track in [*found, *truth]]
+        overlap = iou(masks[: len(found)], masks[len(found) :], THRESHOLDS[0])
+        for k, threshold in enumerate(THRESHOLDS):
+            taken = np.zeros(len(truth), bool)
+            for n, track in enumerate(found):
+                m = _best(overlap[n], taken, crowd, min(threshold, 1 - 1e-10))
+                if m >= 0:
+                    right[k, n], ignored[k, n] = True, crowd[m]
+                    taken[m] = track.row > 0  # a quirk: id 0 reads as "still free"
+    return TrackMap(scores[order], right, ignored, int(np.sum(~crowd)))
+
+
+def _best(overlap, taken, crowd, least: float) -> int:
+    best = -1
+    for m in np.flatnonzero(~taken).tolist():
+        if best >= 0 and not crowd[best] and crowd[m]:
+            break
+        if overlap[m] >= least - SLACK:
+            best, least = m, overlap[m]
+    return best
+
+
+def _to_length(masks: Masks, length: int) -> Masks:
+    if (rest := length - len(masks.texts)) == 0:
+        return masks
+    sizes, areas = (
+        np.pad(masks.sizes, ((0, rest), (0, 0))),
+        np.pad(masks.areas, (0, rest)),
+    )
+    return Masks([*masks.texts, *[None] * rest], sizes, areas)
+
+
+def ap(videos: Sequence[TrackMap]) -> float:
+    """Mean over the thresholds; -1 where there is nothing to find."""
+    counted = sum(video.counted for video in videos)
+    if not counted:
+        return -1.0
+    scores = np.concatenate([video.scores for video in videos])
+    order = np.argsort(-scores, kind="stable")
+    right, ignored = (
+        np.concatenate([video[field] for video in videos], axis=1)[:, order]
+        for field in (1, 2)
+    )
+    tp = np.cumsum(right & ~ignored, axis=1).astype(np.float64)
+    fp = np.cumsum(~right & ~ignored, axis=1).astype(np.float64)
+    precision = tp / (fp + tp + np.spacing(1))
+    precision = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
+    precision = np.pad(precision, ((0, 0), (0, 1)))
+    means = [
+        np.mean(p[np.searchsorted(t / counted, RECALLS)])
+        for p, t in zip(precision, tp, strict=True)
+    ]
+    return float(np.mean(means))
