@@ -64,6 +64,16 @@ def decode(rle: RLE) -> Bool[np.ndarray, "h w"]:
     return pixels.reshape(width, height).T
 
 
+def area(rle: RLE) -> int:
+    """Pixels of a compressed mask."""
+    return int(coco_mask.area(rle))
+
+
+def all_runs_long(rle: RLE) -> bool:
+    """Whether no run but the first has length 0, as encoders write masks."""
+    return bool(_runs_of_text(rle["counts"])[1:].all())
+
+
 def tight_boxes(masks: Sequence[RLE | None]) -> Float32[np.ndarray, "t 4"]:
     """Half-open xyxy boxes around compressed masks, zero where there is none."""
     boxes = np.zeros((len(masks), 4), np.float32)

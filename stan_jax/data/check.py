@@ -1,0 +1,460 @@
+"""All that is wrong with an annotation file, in one pass, and what the set holds.
+
+`youtube_vis.load` stops at the first broken rule; this goes on, and also warns of what
+training survives but an evaluator, or a reader, stumbles over.
+"""
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from stan_jax import json_stream
+from stan_jax.data import segmentations, youtube_vis
+from stan_jax.errors import InputError
+
+LISTS = ("videos", "categories", "annotations")
+HUGE = 2**53  # whole numbers above are rounded by readers that take them for floats
+
+
+class Finding(NamedTuple):
+    """One problem; `error`: loading or scoring fails, or works with wrong data."""
+
+    level: str  # "error" or "warning"
+    file: str
+    record: str  # e.g. "annotation 17, frame 3"
+    rule: str  # what must hold and what was found
+    advice: str  # what to do
+
+    def __str__(self) -> str:
+        where = ": ".join(x for x in (self.file, self.record) if x)
+        return f"{self.level}: {where}: {self.rule}; {self.advice}"
+
+
+class Report(NamedTuple):
+    """Everything found, and a count of what the set holds."""
+
+    findings: list[Finding]
+    summary: dict[str, Any]
+
+    @property
+    def errors(self) -> int:
+        """How many findings are errors."""
+        return sum(finding.level == "error" for finding in self.findings)
+
+
+def check(annotations: str | Path, frames: str | Path | None = None) -> Report:
+    """Look at every record of a json (or .json.gz); with `frames` at every image too.
+
+    Memory holds the videos and what was found, not the masks.
+    """
+    checker = _Checker(Path(annotations))
+    try:
+        checker.read()
+    except InputError as error:  # the json itself: nothing behind it can be read
+        found = checker.findings
+        found.append(Finding("error", error.file, error.record, error.rule, _REWRITE))
+        return Report(found, checker.summary())
+    checker.finish()
+    if frames is not None:
+        checker.look_at(Path(frames))
+    return Report(checker.findings, checker.summary())
+
+
+_REWRITE = "write the file again"
+
+
+class _Checker:
+    """Gathers findings record by record; one method for each kind of record."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.findings: list[Finding] = []
+        self.lists: set[str] = set()
+        self.videos: dict[Any, dict] = {}
+        self.categories: dict[Any, str] = {}
+        self.seen: dict[str, set] = {name: set() for name in LISTS}
+        self.counts: Counter = Counter()
+        self.tracks_of: Counter = Counter()  # by category
+        self.masks_of: Counter = Counter()
+        self.lengths: list[int] = []  # masks of each track
+        self.masks_at: dict[Any, set] = defaultdict(set)  # of each video
+        self._masks: list = []
+
+    def say(self, level: str, record: str, rule: str, advice: str) -> None:
+        self.findings.append(Finding(level, str(self.path), record, rule, advice))
+
+    def error(self, record: str, rule: str, advice: str) -> None:
+        self.say("error", record, rule, advice)
+
+    def warn(self, record: str, rule: str, advice: str) -> None:
+        self.say("warning", record, rule, advice)
+
+    def read(self) -> None:
+        """The lists in the order that checking needs, whatever that of the file is."""
+        late = False
+        for key, i, value in self._members():
+            if i is None and key in LISTS:
+                rule = f"'{key}' must be a list, is a {_kind(value)}"
+                self.error("", rule, "write a list of objects")
+                self.lists.add(key)
+            elif i == json_stream.START and key in LISTS:
+                if key in self.lists:
+                    rule = f"'{key}' must stand once"
+                    self.error("", rule, "join the two lists")
+                self.lists.add(key)
+                late |= key == "annotations" and not self.lists >= {
+                    "videos",
+                    "categories",
+                }
+            elif key in LISTS and not (late and key == "annotations"):
+                self._record(key, i, value)
+        for key in ("videos", "categories"):
+            if key not in self.lists:
+                self.error("", f"must have '{key}'", f"add the list of {key}")
+        if late:
+            for key, i, value in self._members():
+                if key == "annotations" and i not in (None, json_stream.START):
+                    self._record(key, i, value)
+
+    def _members(self) -> Iterator[tuple[str, int | None, Any]]:
+        return json_stream.members(self.path, segmentations.pack_counts)
+
+    def _record(self, key: str, i: int | None, row: Any) -> None:
+        if not isinstance(row, dict):
+            rule = f"must be an object, is a {_kind(row)}"
+            self.error(f"entry {i} of {key}", rule, "remove it or write an object")
+            return
+        name = {"videos": "video", "categories": "category"}.get(key, "annotation")
+        number = self._id(row, "id", f"entry {i} of {key}")
+        where = f"entry {i} of {key}" if number is None else f"{name} {number}"
+        if number is not None:
+            if number in self.seen[key]:
+                advice = "give every one its own id, over the whole file"
+                self.error(where, "its id must be used only once", advice)
+            self.seen[key].add(number)
+        getattr(self, f"_{name}")(where, number, row)
+
+    def _id(self, row: dict, key: str, where: str) -> int | None:
+        """A whole number, or None after saying what is wrong."""
+        if key not in row:
+            self.error(where, f"must have '{key}'", f"add '{key}', a whole number")
+            return None
+        value = row[key]
+        if isinstance(value, bool) or not isinstance(value, int):
+            rule = f"'{key}' must be a whole number, is {value!r:.40}"
+            advice = "write numbers without quotes and without a decimal point"
+            self.error(where, rule, advice)
+            return None
+        if abs(value) > HUGE:
+            rule = f"'{key}' {value} is beyond 2^53"
+            self.warn(where, rule, "number from 1: some readers round such numbers")
+        return value
+
+    # ---- videos
+
+    def _video(self, where: str, number: int | None, row: dict) -> None:
+        self.counts["videos"] += 1
+        size = [self._side(where, row, key) for key in ("height", "width")]
+        names = row.get("file_names")
+        if not isinstance(names, list):
+            kind = _kind(names) if "file_names" in row else "absent"
+            rule = f"file_names must be a list, is {kind}"
+            self.error(where, rule, "list the frames, in order")
+            names = []
+        elif not names:
+            rule = "must have at least one frame, has none"
+            self.error(where, rule, "remove the video or list its frames")
+        names = self._names(where, names)
+        length = row.get("length", len(names))
+        if length != len(names) and isinstance(row.get("file_names"), list):
+            rule = f"length must be that of file_names, {len(names)}, is {length!r:.40}"
+            self.error(where, rule, "correct or remove 'length'")
+        if number is not None and number not in self.videos:
+            self.videos[number] = {"size": size, "names": names}
+
+    def _side(self, where: str, row: dict, key: str) -> int:
+        value = row.get(key)
+        if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+            return value
+        found = f"is {value!r:.40}" if key in row else "is absent"
+        rule = f"{key} must be a whole number from 1 up, {found}"
+        self.error(where, rule, "write the size of the frames in pixels")
+        return 0
+
+    def _names(self, where: str, names: list) -> list[str]:
+        seen: set[str] = set()
+        for t, name in enumerate(names):
+            record = f"{where}, frame {t}"
+            if not isinstance(name, str) or not name:
+                rule = f"file name must be a text, is {name!r:.40}"
+                self.error(record, rule, "name the file of the frame")
+                continue
+            if name in seen:
+                rule = f"{name} stands twice in the video"
+                self.warn(record, rule, "is a frame repeated on purpose?")
+            seen.add(name)
+            path = PurePosixPath(name)
+            if path.is_absolute() or ".." in path.parts or "\\" in name:
+                rule = f"{name!r} must be a path inside the folder of the frames"
+                advice = "write it relative to that folder, with forward slashes"
+                self.warn(record, rule, advice)
+        self.counts["frames"] += len(names)
+        return [name if isinstance(name, str) else "" for name in names]
+
+    # ---- categories
+
+    def _category(self, where: str, number: int | None, row: dict) -> None:
+        name = row.get("name")
+        if not isinstance(name, str) or not name.strip():
+            found = f"is {name!r:.40}" if "name" in row else "is absent"
+            self.error(where, f"name must be a text, {found}", "name the class")
+            name = str(number)
+        elif name in self.categories.values():
+            rule = f"the name {name!r} is used twice"
+            self.warn(where, rule, "join the two categories or rename one")
+        if number is not None:
+            self.categories.setdefault(number, name)
+
+    # ---- annotations
+
+    def _annotation(self, where: str, number: int | None, row: dict) -> None:
+        self.counts["tracks"] += 1
+        if number == 0:
+            rule = "id 0 reads as 'not matched' in the official evaluator"
+            self.warn(where, rule, "number tracks from 1, or it can never be found")
+        video = self._known(where, row, "video_id", self.videos, "videos")
+        category = self._known(where, row, "category_id", self.categories, "categories")
+        crowd = row.get("iscrowd")
+        if crowd is None:
+            rule = "iscrowd is absent, which the official evaluator needs"
+            self.warn(where, rule, "add 'iscrowd': 0, or 1 for a group")
+        elif crowd not in (0, 1):
+            rule = f"iscrowd must be 0 or 1, is {crowd!r:.40}"
+            self.error(where, rule, "write 1 for a group, else 0")
+        self.counts["crowds"] += crowd in (1, True)
+        if category is not None:
+            self.tracks_of[category] += 1
+        info = self.videos[video] if video is not None else None
+        masks = self._segmentations(where, row, info)
+        self._boxes(where, row, info, masks)
+        self._areas(where, row, info, masks)
+        if masks is None:
+            return
+        shown = [t for t, mask in enumerate(masks) if mask is not None]
+        self.counts["masks"] += len(shown)
+        self.lengths.append(len(shown))
+        if category is not None:
+            self.masks_of[category] += len(shown)
+        if shown:
+            self.counts["tracks with gaps"] += shown[-1] - shown[0] >= len(shown)
+            key = hash(tuple((t, masks[t]["counts"]) for t in shown))
+            if key in self.masks_at[video]:
+                rule = "has the masks of another track of its video, in every frame"
+                self.warn(where, rule, "remove one of the two")
+            self.masks_at[video].add(key)
+        else:
+            rule = "shows nothing: every mask is null or empty"
+            self.warn(where, rule, "remove the track, or add its masks")
+
+    def _known(self, where: str, row: dict, key: str, known: dict, name: str):
+        value = self._id(row, key, where)
+        if value is None or value in known:
+            return value
+        rule = f"{key} {value} is not among the {name}"
+        self.error(where, rule, f"correct it, or add the entry to {name}")
+        return None
+
+    def _per_frame(self, where: str, row: dict, key: str, info) -> list | None:
+        if (given := row.get(key)) is None:
+            return None
+        if not isinstance(given, list):
+            rule = f"{key} must be a list, is a {_kind(given)}"
+            self.error(where, rule, "write one entry for each frame")
+            return None
+        if info is not None and len(given) != len(info["names"]):
+            frames = len(info["names"])
+            rule = f"{key} must have {frames} entries, one a frame, has {len(given)}"
+            self.error(where, rule, "write null where the object is out of sight")
+            return None
+        return given
+
+    def _segmentations(self, where: str, row: dict, info) -> list | None:
+        given = self._per_frame(where, row, "segmentations", info)
+        if given is None:
+            if row.get("segmentations") is None:
+                rule = "must have 'segmentations'"
+                self.error(where, rule, "add one mask or null for each frame")
+            return None
+        if info is None or not all(info["size"]):
+            return None  # the reason was said where the video stands
+        height, width = info["size"]
+        found = []
+        for t, entry in enumerate(given):
+            record = f"{where}, frame {t}"
+            try:
+                mask = segmentations.compress(entry, height, width)
+            except ValueError as error:
+                self.error(record, f"mask: {error}", "draw or export the mask again")
+                return None
+            if entry and mask is None:
+                rule = "the mask has no pixel"
+                self.warn(record, rule, "write null where nothing is seen")
+            if mask is not None and not segmentations.all_runs_long(mask):
+                rule = "a run inside the mask has length 0"
+                self.warn(record, rule, "encode it again: evaluators disagree on it")
+            found.append(mask)
+        return found
+
+    def _boxes(self, where: str, row: dict, info, masks) -> None:
+        given = self._per_frame(where, row, "bboxes", info)
+        if given is None:
+            return
+        tight = None if masks is None else segmentations.tight_boxes(masks)
+        for t, box in enumerate(given):
+            record = f"{where}, frame {t}"
+            shown = masks is not None and masks[t] is not None
+            if box is None or box == []:
+                if shown:
+                    rule = "has a mask and no box"
+                    self.warn(record, rule, "boxes are made from masks: remove bboxes")
+                continue
+            if not (isinstance(box, list) and len(box) == 4 and all(map(_finite, box))):
+                rule = f"box must be 4 finite numbers x, y, w, h, is {box!r:.40}"
+                self.error(record, rule, "correct it, or write null")
+                continue
+            x, y, w, h = box
+            if w < 0 or h < 0:
+                rule = f"box must not have a negative side, is {box!r:.60}"
+                self.error(record, rule, "write x, y, width, height, not two corners")
+                continue
+            if masks is not None and not shown and any(box):
+                rule = "has a box and no mask"
+                self.warn(record, rule, "the mask alone says where an object is")
+            elif info is not None and all(info["size"]):
+                height, width = info["size"]
+                if x < -1 or y < -1 or x + w > width + 1 or y + h > height + 1:
+                    rule = f"box {box!r:.60} leaves its {height} x {width} frame"
+                    self.warn(record, rule, "clip it")
+                elif shown and tight is not None:
+                    ours, theirs = tight[t], np.array([x, y, x + w, y + h])
+                    if np.abs(ours - theirs).max() > 2 + 0.1 * max(w, h):
+                        rule = f"box {box!r:.60} is not that of the mask"
+                        self.warn(record, rule, "is x, y, width, height meant?")
+
+    def _areas(self, where: str, row: dict, info, masks) -> None:
+        given = self._per_frame(where, row, "areas", info)
+        if row.get("areas") is None:
+            rule = "areas are absent, which the official evaluator needs"
+            self.warn(where, rule, "add the pixels of each mask, null for null")
+        for t, area in enumerate(given or ()):
+            record = f"{where}, frame {t}"
+            shown = masks is not None and masks[t] is not None
+            if area is not None and not (_finite(area) and area >= 0):
+                rule = f"area must be a number from 0 up or null, is {area!r:.40}"
+                self.error(record, rule, "write the pixels of the mask")
+            elif shown:
+                pixels = segmentations.area(masks[t])
+                if area is None or abs(area - pixels) > 1 + 0.1 * pixels:
+                    rule = f"area is {area}, the mask has {pixels} pixels"
+                    advice = "correct it: evaluators sort by it into small and large"
+                    self.warn(record, rule, advice)
+            elif masks is not None and area:
+                rule = f"area is {area}, and there is no mask"
+                self.warn(record, rule, "write null, or add the mask")
+
+    # ---- the whole
+
+    def finish(self) -> None:
+        if "videos" in self.lists and not self.counts["videos"]:
+            self.error("videos", "must list at least one video", "add the videos")
+        owner: dict[str, Any] = {}
+        for number, info in self.videos.items():
+            for t, name in enumerate(info["names"]):
+                if name and owner.setdefault(name, number) != number:
+                    rule = f"{name} is also a frame of video {owner[name]}"
+                    advice = "give each video its own folder"
+                    self.warn(f"video {number}, frame {t}", rule, advice)
+                    break
+
+    def look_at(self, frames: Path) -> None:
+        if not frames.is_dir():
+            finding = "error", str(frames), "", "folder of the frames must exist"
+            self.findings.append(Finding(*finding, "name the folder that holds them"))
+            return
+        for number, info in self.videos.items():
+            if not all(info["size"]):
+                continue
+            names = tuple(info["names"])
+            video = youtube_vis.Video(number, names, *info["size"], ())
+            dataset = youtube_vis.Dataset(self.path, frames, (), (video,), False)
+            for t, name in enumerate(names):
+                if not name:
+                    continue
+                try:
+                    youtube_vis.read_frame(dataset, video, t)
+                except InputError as e:
+                    advice = "copy the frame again, or correct the file"
+                    self.findings.append(
+                        Finding("error", e.file, e.record, e.rule, advice)
+                    )
+
+    def summary(self) -> dict[str, Any]:
+        frames = sorted(len(info["names"]) for info in self.videos.values())
+        masks = sorted(self.lengths)
+        sizes = Counter("x".join(map(str, v["size"])) for v in self.videos.values())
+        names = "videos frames tracks masks crowds".split()
+        return {
+            **{name: self.counts[name] for name in [*names, "tracks with gaps"]},
+            "annotated": "annotations" in self.lists,
+            "frames of a video": _spread(frames),
+            "masks of a track": _spread(masks),
+            "sizes": dict(sizes.most_common()),
+            "categories": {
+                name: {"tracks": self.tracks_of[i], "masks": self.masks_of[i]}
+                for i, name in sorted(self.categories.items())
+            },
+        }
+
+
+def _spread(values: list[int]) -> dict[str, float]:
+    if not values:
+        return {}
+    median = float(np.median(values))
+    return {"least": values[0], "median": median, "most": values[-1]}
+
+
+def _finite(value: object) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return isinstance(value, int) or math.isfinite(value)
+
+
+def _kind(value: object) -> str:
+    return "null" if value is None else type(value).__name__
+
+
+def text(report: Report) -> str:
+    """What a person reads: findings, then what the set holds."""
+    lines = [str(finding) for finding in report.findings]
+    summary = dict(report.summary)
+    sizes, categories = summary.pop("sizes"), summary.pop("categories")
+    for name, value in summary.items():
+        if isinstance(value, dict):
+            value = ", ".join(f"{k} {v:g}" for k, v in value.items()) or "-"
+        lines.append(f"{name:>18}: {value}")
+    lines.append(f"{'sizes (h x w)':>18}: " + ", ".join(map(_times, sizes.items())))
+    width = max([8, *map(len, categories)])
+    lines.append(f"{'category':{width}} {'tracks':>8} {'masks':>8}")
+    for name, row in categories.items():
+        lines.append(f"{name:{width}} {row['tracks']:>8} {row['masks']:>8}")
+    warnings = len(report.findings) - report.errors
+    lines.append(f"{report.errors} errors, {warnings} warnings")
+    return "\n".join(lines)
+
+
+def _times(pair: tuple[str, int]) -> str:
+    return f"{pair[1]} of {pair[0]}"
