@@ -13,10 +13,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from stan_jax import json_stream
-from stan_jax.data import segmentations, youtube_vis
+from stan_jax.data import convert, segmentations, youtube_vis
 from stan_jax.errors import InputError
 
 LISTS = ("videos", "categories", "annotations")
+SHOWN = 3  # findings of one text that are printed; the json has all
 HUGE = 2**53  # whole numbers above are rounded by readers that take them for floats
 
 
@@ -58,6 +59,21 @@ def check(annotations: str | Path, frames: str | Path | None = None) -> Report:
         found = checker.findings
         found.append(Finding("error", error.file, error.record, error.rule, _REWRITE))
         return Report(found, checker.summary())
+    if checker.by_image == {"video"} or (
+        checker.by_image == {"still"} and "videos" not in checker.lists
+    ):
+        root = youtube_vis.read_json(Path(annotations))
+        stills = checker.by_image == {"still"}
+        made = convert.from_stills if stills else convert.from_cocovid
+        try:
+            checker = _Checker(Path(annotations), made(root, annotations))
+            checker.read()
+        except InputError as error:
+            finding = "error", str(annotations), error.record, error.rule, _REWRITE
+            return Report([Finding(*finding)], checker.summary())
+        kind = "coco" if stills else "cocovid"
+        rule = f"has annotations by image, as {'COCO' if stills else 'CocoVID'} has"
+        checker.warn("", rule, f"`stan convert {kind}` writes the official format")
     checker.finish()
     if frames is not None:
         checker.look_at(Path(frames))
@@ -70,8 +86,10 @@ _REWRITE = "write the file again"
 class _Checker:
     """Gathers findings record by record; one method for each kind of record."""
 
-    def __init__(self, path: Path):
-        self.path = path
+    def __init__(self, path: Path, content: dict | None = None):
+        self.path, self._content = path, content
+        self.by_image: set[str] = set()  # "video" or "still": formats by image
+        self.broken: set[str] = set()  # lists that are none
         self.findings: list[Finding] = []
         self.lists: set[str] = set()
         self.videos: dict[Any, dict] = {}
@@ -101,6 +119,7 @@ class _Checker:
                 rule = f"'{key}' must be a list, is a {_kind(value)}"
                 self.error("", rule, "write a list of objects")
                 self.lists.add(key)
+                self.broken.add(key)
             elif i == json_stream.START and key in LISTS:
                 if key in self.lists:
                     rule = f"'{key}' must stand once"
@@ -110,6 +129,8 @@ class _Checker:
                     "videos",
                     "categories",
                 }
+            elif key == "images" and isinstance(value, dict):
+                self.by_image.add("video" if "video_id" in value else "still")
             elif key in LISTS and not (late and key == "annotations"):
                 self._record(key, i, value)
         for key in ("videos", "categories"):
@@ -121,7 +142,12 @@ class _Checker:
                     self._record(key, i, value)
 
     def _members(self) -> Iterator[tuple[str, int | None, Any]]:
-        return json_stream.members(self.path, segmentations.pack_counts)
+        if self._content is None:
+            yield from json_stream.members(self.path, segmentations.pack_counts)
+            return
+        for key, value in self._content.items():
+            yield key, json_stream.START, None
+            yield from ((key, i, row) for i, row in enumerate(value))
 
     def _record(self, key: str, i: int | None, row: Any) -> None:
         if not isinstance(row, dict):
@@ -275,7 +301,7 @@ class _Checker:
             rule = f"{key} must be a list, is a {_kind(given)}"
             self.error(where, rule, "write one entry for each frame")
             return None
-        if info is not None and len(given) != len(info["names"]):
+        if info and info["names"] and len(given) != len(info["names"]):
             frames = len(info["names"])
             rule = f"{key} must have {frames} entries, one a frame, has {len(given)}"
             self.error(where, rule, "write null where the object is out of sight")
@@ -303,7 +329,7 @@ class _Checker:
             if entry and mask is None:
                 rule = "the mask has no pixel"
                 self.warn(record, rule, "write null where nothing is seen")
-            if mask is not None and not segmentations.all_runs_long(mask):
+            if mask is not None and segmentations.odd_runs(entry):
                 rule = "a run inside the mask has length 0"
                 self.warn(record, rule, "encode it again: evaluators disagree on it")
             found.append(mask)
@@ -369,7 +395,7 @@ class _Checker:
     # ---- the whole
 
     def finish(self) -> None:
-        if "videos" in self.lists and not self.counts["videos"]:
+        if "videos" in self.lists - self.broken and not self.counts["videos"]:
             self.error("videos", "must list at least one video", "add the videos")
         owner: dict[str, Any] = {}
         for number, info in self.videos.items():
@@ -424,7 +450,7 @@ def _spread(values: list[int]) -> dict[str, float]:
     if not values:
         return {}
     median = float(np.median(values))
-    return {"least": values[0], "median": median, "most": values[-1]}
+    return {"least": float(values[0]), "median": median, "most": float(values[-1])}
 
 
 def _finite(value: object) -> bool:
@@ -439,7 +465,17 @@ def _kind(value: object) -> str:
 
 def text(report: Report) -> str:
     """What a person reads: findings, then what the set holds."""
-    lines = [str(finding) for finding in report.findings]
+    lines, alike = [], Counter()
+    for finding in report.findings:
+        key = finding.level, finding.rule, finding.advice
+        alike[key] += 1
+        if alike[key] <= SHOWN:
+            lines.append(str(finding))
+    lines += [
+        f"{level}: {number - SHOWN} more like it: {rule}"
+        for (level, rule, _), number in alike.items()
+        if number > SHOWN
+    ]
     summary = dict(report.summary)
     sizes, categories = summary.pop("sizes"), summary.pop("categories")
     for name, value in summary.items():

@@ -69,9 +69,18 @@ def area(rle: RLE) -> int:
     return int(coco_mask.area(rle))
 
 
-def all_runs_long(rle: RLE) -> bool:
-    """Whether no run but the first has length 0, as encoders write masks."""
-    return bool(_runs_of_text(rle["counts"])[1:].all())
+def odd_runs(segmentation: object) -> bool:
+    """Whether a valid RLE has a run of length 0 after the first: none should."""
+    counts = segmentation.get("counts") if isinstance(segmentation, dict) else None
+    return counts is not None and not _runs(counts)[1:].all()
+
+
+def encode(mask: Bool[np.ndarray, "h w"]) -> RLE | None:
+    """Compressed RLE, fit for json (`counts` is a text); None for an empty mask."""
+    if not mask.any():
+        return None
+    rle = coco_mask.encode(np.asfortranarray(mask, np.uint8))
+    return {"size": list(mask.shape), "counts": rle["counts"].decode("ascii")}
 
 
 def tight_boxes(masks: Sequence[RLE | None]) -> Float32[np.ndarray, "t 4"]:

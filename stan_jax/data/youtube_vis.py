@@ -84,7 +84,7 @@ def load(annotations: str | Path, frames_dir: str | Path) -> Dataset:
     computed from it; `bboxes` and `areas` of the file are not used.
     """
     path = Path(annotations)
-    root = _read_json(path)
+    root = read_json(path)
     categories = _categories(path, root)
     videos = _videos(path, root)
     annotated = root.get("annotations") is not None
@@ -184,7 +184,11 @@ def _broken(dataset: Dataset, video: Video, t: int, rule: str) -> InputError:
     return InputError(_path(dataset, video, t), f"video {video.id}, frame {t}", rule)
 
 
-def _read_json(path: Path) -> dict:
+def read_json(path: Path) -> dict:
+    """What a json (or .json.gz) holds, lists of runs as arrays.
+
+    Raises: InputError where it cannot be read or is no object.
+    """
     opened = gzip.open if path.suffix == ".gz" else open
     try:
         with opened(path, "rt", encoding="utf-8-sig") as file:

@@ -1,0 +1,361 @@
+"""Other formats become the official one, and back: id-mask images, CocoVID, COCO.
+
+The official format has one annotation a track, with a mask or null for each frame.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from PIL import Image
+from pycocotools import mask as coco_mask
+
+from stan_jax.data import segmentations, youtube_vis
+from stan_jax.errors import InputError
+
+MOTS_CLASSES = {1: "car", 2: "pedestrian"}
+MOTS_IGNORE = 10_000  # a region that counts for nobody: class 10, a crowd
+
+
+def _official(videos: list, categories: list, tracks: list[dict]) -> dict[str, Any]:
+    """The file of tracks with `video_id`, `category_id` and `segmentations`."""
+    annotations = []
+    for number, track in enumerate(tracks, start=1):
+        shown = [s for s in track["segmentations"] if s]
+        boxes, areas = iter(()), iter(())
+        if shown:
+            boxes = iter(coco_mask.toBbox(shown).tolist())
+            areas = iter(coco_mask.area(shown).tolist())
+        annotations.append(
+            {
+                "id": number,
+                "iscrowd": 0,
+                **track,
+                "bboxes": [next(boxes) if s else None for s in track["segmentations"]],
+                "areas": [next(areas) if s else None for s in track["segmentations"]],
+            }
+        )
+    return {"videos": videos, "categories": categories, "annotations": annotations}
+
+
+def _video(number: int, names: list[str], size: tuple[int, int]) -> dict[str, Any]:
+    height, width = size
+    sizes = {"height": height, "width": width, "length": len(names)}
+    return {"id": number, "file_names": names, **sizes}
+
+
+def from_id_images(
+    folder: str | Path, *, mots: bool = False, suffix: str = ".jpg"
+) -> dict[str, Any]:
+    """Folders of PNGs whose pixels are ids, a folder a video, a PNG a frame.
+
+    mots: 16-bit ids of class x 1000 + number, 10000 is ignored (MOTS); else a pixel is
+    the number of its object, 0 is background, and all are of one class (DAVIS).
+    suffix: of the frames that belong to them, in folders of the same names.
+    Raises: InputError for an image that is no id mask or has another size.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise InputError(folder, "", "must be a folder of folders of PNGs")
+    videos, tracks, classes = [], [], set()
+    for place in sorted(x for x in folder.iterdir() if x.is_dir()):
+        files = sorted(place.glob("*.png"))
+        if not files:
+            continue
+        number, size, masks = len(videos) + 1, None, {}
+        for t, file in enumerate(files):
+            ids = _ids(file, mots)
+            if size not in (None, ids.shape):
+                rule = f"must be {size} (height, width) as the others, is {ids.shape}"
+                raise InputError(file, f"video {place.name}, frame {t}", rule)
+            size = ids.shape
+            for value in np.unique(ids[ids > 0]).tolist():
+                absent: list = [None] * len(files)
+                masks.setdefault(value, absent)[t] = segmentations.encode(ids == value)
+        names = [f"{place.name}/{file.stem}{suffix}" for file in files]
+        videos.append(_video(number, names, size or (0, 0)))
+        for value, found in sorted(masks.items()):
+            crowd = mots and value == MOTS_IGNORE
+            kind = (1 if crowd else value // 1000) if mots else 1
+            classes.add(kind)
+            row = {"video_id": number, "category_id": kind, "iscrowd": int(crowd)}
+            tracks.append({**row, "segmentations": found})
+    if not videos:
+        raise InputError(folder, "", "must hold folders of PNGs, holds none")
+    names = MOTS_CLASSES if mots else {1: "object"}
+    categories = [
+        {"id": c, "name": names.get(c, f"class {c}")} for c in sorted(classes)
+    ]
+    return _official(videos, categories, tracks)
+
+
+def _ids(file: Path, mots: bool) -> Int[np.ndarray, "h w"]:
+    try:
+        with Image.open(file) as image:
+            pixels = np.asarray(image)
+    except (OSError, SyntaxError, ValueError) as error:
+        raise InputError(file, "", f"must be a whole image: {error}") from None
+    if pixels.ndim != 2:
+        rule = "must have one channel of ids (palette or grey), not colours"
+        raise InputError(file, "", rule)
+    if mots and pixels.dtype == np.uint8 and pixels.max(initial=0) > 0:
+        raise InputError(file, "", "must have 16 bits a pixel, as MOTS has")
+    return pixels.astype(np.int64)
+
+
+def to_id_images(annotations: str | Path, out: str | Path) -> int:
+    """Write PNGs as `from_id_images` reads them; return how many.
+
+    Tracks of a video are numbered from 1 in the order of the file; where two overlap
+    the later one is seen. Raises: InputError as `youtube_vis.load`, and for a video of
+    more than 255 tracks.
+    """
+    dataset, number = youtube_vis.load(annotations, "."), 0
+    for video in dataset.videos:
+        if len(video.tracks) > 255:
+            rule = f"a PNG holds 255 ids, the video has {len(video.tracks)} tracks"
+            raise InputError(annotations, f"video {video.id}", rule)
+        folder = Path(out) / video.name
+        folder.mkdir(parents=True, exist_ok=True)
+        for t, name in enumerate(video.file_names):
+            ids = np.zeros((video.height, video.width), np.uint8)
+            for i, track in enumerate(video.tracks, start=1):
+                if (rle := track.segmentations[t]) is not None:
+                    ids[segmentations.decode(rle)] = i
+            image = Image.fromarray(ids)
+            image.putpalette(_palette())
+            image.save(folder / f"{Path(name).stem}.png")
+            number += 1
+    return number
+
+
+def _palette() -> list[int]:
+    """Colours that differ between neighbours: bits of the id, spread (as VOC does)."""
+    ids = np.arange(256)
+    colours = np.zeros((256, 3), int)
+    for bit in range(8):
+        for channel in range(3):
+            colours[:, channel] |= ((ids >> channel) & 1) << (7 - bit)
+        ids = ids >> 3
+    return colours.ravel().tolist()
+
+
+def from_cocovid(root: dict, file: str | Path = "annotations") -> dict[str, Any]:
+    """CocoVID (mmtracking): images with `video_id` and `frame_id`, one mask each.
+
+    Tracks are told apart by `instance_id` within a video.
+    Raises: InputError for a record that lacks what it needs.
+    """
+    videos, place = [], {}
+    frames = defaultdict(list)
+    for i, image in enumerate(_list(root, "images", file)):
+        for key in ("id", "video_id", "frame_id", "file_name", "height", "width"):
+            _need(image, key, file, f"images[{i}]")
+        frames[image["video_id"]].append(image)
+    sizes = {}
+    for i, video in enumerate(_list(root, "videos", file)):
+        number = _need(video, "id", file, f"videos[{i}]")
+        try:
+            shown = sorted(frames[number], key=lambda image: image["frame_id"])
+        except TypeError:
+            raise InputError(
+                file, f"video {number}", "frame_id must be numbers"
+            ) from None
+        if not shown:
+            raise InputError(file, f"video {number}", "must have images, has none")
+        sizes[number] = shown[0]["height"], shown[0]["width"]
+        names = [image["file_name"] for image in shown]
+        videos.append(_video(number, names, sizes[number]))
+        place |= {image["id"]: (number, t) for t, image in enumerate(shown)}
+    length = {video["id"]: len(video["file_names"]) for video in videos}
+    tracks: dict[tuple, dict] = {}
+    for i, row in enumerate(_list(root, "annotations", file)):
+        where = f"annotations[{i}]"
+        image, instance = (
+            _need(row, k, file, where) for k in ("image_id", "instance_id")
+        )
+        if image not in place:
+            raise InputError(file, where, f"image_id {image!r} is not among the images")
+        number, t = place[image]
+        category = _need(row, "category_id", file, where)
+        absent: list = [None] * length[number]
+        track = tracks.setdefault(
+            (number, instance),
+            {
+                "video_id": number,
+                "category_id": category,
+                "iscrowd": int(bool(row.get("iscrowd", 0))),
+                "segmentations": absent,
+            },
+        )
+        if track["category_id"] != category:
+            rule = (
+                f"instance {instance} is of category {track['category_id']} elsewhere"
+            )
+            raise InputError(file, where, f"{rule}, here of {category}")
+        track["segmentations"][t] = _text(_mask(row, sizes[number], file, where))
+    categories = _list(root, "categories", file)
+    return _official(videos, categories, list(tracks.values()))
+
+
+def from_stills(root: dict, file: str | Path = "annotations") -> dict[str, Any]:
+    """COCO images as they are: every image a video of one frame.
+
+    Raises: InputError for a record that lacks what it needs.
+    """
+    videos, tracks = {}, []
+    for i, image in enumerate(_list(root, "images", file)):
+        where = f"images[{i}]"
+        number, name = (_need(image, k, file, where) for k in ("id", "file_name"))
+        size = tuple(_need(image, k, file, where) for k in ("height", "width"))
+        videos[number] = _video(number, [name], size)
+    for i, row in enumerate(_list(root, "annotations", file)):
+        where = f"annotations[{i}]"
+        number = _need(row, "image_id", file, where)
+        if number not in videos:
+            raise InputError(
+                file, where, f"image_id {number!r} is not among the images"
+            )
+        size = videos[number]["height"], videos[number]["width"]
+        tracks.append(
+            {
+                "video_id": number,
+                "category_id": _need(row, "category_id", file, where),
+                "iscrowd": int(bool(row.get("iscrowd", 0))),
+                "segmentations": [_text(_mask(row, size, file, where))],
+            }
+        )
+    return _official(list(videos.values()), _list(root, "categories", file), tracks)
+
+
+def _mask(row: dict, size: tuple, file, where: str) -> segmentations.RLE | None:
+    try:
+        return segmentations.compress(row.get("segmentation"), *size)
+    except (ValueError, TypeError) as error:
+        raise InputError(file, where, f"segmentation: {error}") from None
+
+
+def _text(rle: segmentations.RLE | None) -> dict | None:
+    return rle and {"size": list(rle["size"]), "counts": rle["counts"].decode("ascii")}
+
+
+def _list(root: dict, key: str, file) -> list[dict]:
+    rows = root.get(key)
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise InputError(file, key, "must be a list of objects")
+    return rows
+
+
+def _need(row: dict, key: str, file, where: str) -> Any:
+    if not isinstance(row.get(key), str | int | float):
+        raise InputError(file, where, f"must have '{key}', a number or a text")
+    return row[key]
+
+
+def from_images(
+    root: dict,
+    images: str | Path,
+    out: str | Path,
+    *,
+    length: int = 8,
+    seed: int = 0,
+    file: str | Path = "annotations",
+    watch: Callable[[int], None] = lambda number: None,
+) -> dict[str, Any]:
+    """COCO images become pseudo-videos: a window glides over the still image.
+
+    The window turns and zooms smoothly and never leaves the image; masks go through the
+    same map as the pixels. The frames are written as JPEGs under `out`.
+    length: frames of each video. seed: of the paths; with it all is the same each time.
+    watch: called with the number of images done.
+    Raises: InputError for a broken record or image.
+    """
+    by_image = defaultdict(list)
+    for i, row in enumerate(_list(root, "annotations", file)):
+        by_image[_need(row, "image_id", file, f"annotations[{i}]")].append((i, row))
+    videos, tracks = [], []
+    for i, entry in enumerate(_list(root, "images", file)):
+        name = str(_need(entry, "file_name", file, f"images[{i}]"))
+        pixels = _picture(Path(images) / name)
+        size = pixels.height, pixels.width
+        rng = np.random.default_rng([seed, i])
+        path = glide(size, length, rng)
+        folder = Path(out) / f"{i + 1:06}"
+        folder.mkdir(parents=True, exist_ok=True)
+        for t, step in enumerate(path):
+            warp(pixels, step).save(folder / f"{t:05}.jpg", quality=95)
+        names = [f"{folder.name}/{t:05}.jpg" for t in range(length)]
+        videos.append(_video(i + 1, names, size))
+        for k, row in by_image[_need(entry, "id", file, f"images[{i}]")]:
+            where = f"annotations[{k}]"
+            if (rle := _mask(row, size, file, where)) is None:
+                continue
+            mask = segmentations.decode(rle)
+            masks = [segmentations.encode(warp_mask(mask, step)) for step in path]
+            if not any(masks):
+                continue  # the window never sees it
+            tracks.append(
+                {
+                    "video_id": i + 1,
+                    "category_id": _need(row, "category_id", file, where),
+                    "iscrowd": int(bool(row.get("iscrowd", 0))),
+                    "segmentations": masks,
+                }
+            )
+        watch(i + 1)
+    return _official(videos, _list(root, "categories", file), tracks)
+
+
+def _picture(path: Path) -> Image.Image:
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB")
+    except (OSError, SyntaxError, ValueError) as error:
+        raise InputError(path, "", f"must be a whole image: {error}") from None
+
+
+def glide(
+    size: tuple[int, int], length: int, rng: np.random.Generator
+) -> Float[np.ndarray, "t 6"]:
+    """Affine maps from pixels of a frame to pixels of the still image, smooth in time.
+
+    size: height, width. A row is a b c d e f: x' = a x + b y + c, y' = d x + e y + f.
+    The window lies inside the image.
+    """
+    height, width = size
+    # Two ends and a bend between them; a half cosine starts and stops gently.
+    ease = (1 - np.cos(np.linspace(0, np.pi, length))) / 2
+    start, end, bend = rng.uniform(-1, 1, (3, 4))
+    z = start + (end - start) * ease[:, None]
+    z = np.clip(z + 0.3 * bend * np.sin(np.pi * ease)[:, None], -1, 1)
+    scale, angle = 0.72 + 0.12 * z[:, 0], np.deg2rad(6) * z[:, 1]
+    cos, sin = np.cos(angle) * scale, np.sin(angle) * scale
+    # Half sides of the upright box around the turned window, in the image.
+    reach_x = (np.abs(cos) * width + np.abs(sin) * height) / 2
+    reach_y = (np.abs(sin) * width + np.abs(cos) * height) / 2
+    room_x, room_y = (
+        np.maximum(width / 2 - reach_x, 0),
+        np.maximum(height / 2 - reach_y, 0),
+    )
+    x, y = width / 2 + z[:, 2] * room_x, height / 2 + z[:, 3] * room_y
+    move_x = x - cos * width / 2 + sin * height / 2
+    move_y = y - sin * width / 2 - cos * height / 2
+    return np.stack([cos, -sin, move_x, sin, cos, move_y], axis=1)
+
+
+def warp(image: Image.Image, step: Float[np.ndarray, " 6"]) -> Image.Image:
+    """What the window sees of an image, at the size of the image."""
+    return image.transform(
+        image.size, Image.Transform.AFFINE, step.tolist(), Image.Resampling.BILINEAR
+    )
+
+
+def warp_mask(
+    mask: Bool[np.ndarray, "h w"], step: Float[np.ndarray, " 6"]
+) -> Bool[np.ndarray, "h w"]:
+    """Likewise of a mask: the pixels that are more object than not."""
+    grey = Image.fromarray(mask.view(np.uint8) * np.uint8(255))
+    return np.asarray(warp(grey, step)) > 127

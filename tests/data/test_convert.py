@@ -1,0 +1,238 @@
+import json
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+from stan_jax.commands import main
+from stan_jax.data import check, convert, segmentations, youtube_vis
+from stan_jax.errors import InputError
+
+
+def disc(hw, x, y, r):
+    rows, columns = np.mgrid[: hw[0], : hw[1]]
+    return (columns - x) ** 2 + (rows - y) ** 2 <= r**2
+
+
+def iou(a, b):
+    return (a & b).sum() / (a | b).sum()
+
+
+def loaded(root, path):
+    path.write_text(json.dumps(root))
+    assert check.check(path).findings == []
+    return youtube_vis.load(path, path.parent)
+
+
+def bitmaps(dataset):
+    return [
+        [None if s is None else segmentations.decode(s) for s in track.segmentations]
+        for video in dataset.videos
+        for track in video.tracks
+    ]
+
+
+def write(path, ids, mode=None):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(ids).save(path)
+
+
+@pytest.mark.parametrize("mots", [False, True])
+def test_id_images_become_tracks(tmp_path, mots):
+    hw = 30, 40
+    one, two = disc(hw, 10, 12, 6), disc(hw, 28, 15, 5)
+    first, second = (1001, 2003) if mots else (1, 7)
+    kind = np.uint16 if mots else np.uint8
+    for t, (a, b) in enumerate([(1, 1), (1, 0), (0, 1)]):
+        ids = np.zeros(hw, kind)
+        ids[one], ids[two] = a * first, b * second
+        write(tmp_path / "set" / "boat" / f"{t:05}.png", ids)
+    ids = np.zeros(hw, kind)
+    ids[two] = convert.MOTS_IGNORE if mots else 3
+    write(tmp_path / "set" / "car" / "00000.png", ids)
+    root = convert.from_id_images(tmp_path / "set", mots=mots)
+    dataset = loaded(root, tmp_path / "i.json")
+    assert dataset.videos[0].file_names == tuple(f"boat/{t:05}.jpg" for t in range(3))
+    want = [[one, one, None], [two, None, two], [two]]
+    np.testing.assert_equal(bitmaps(dataset), want)
+    tracks = [track for video in dataset.videos for track in video.tracks]
+    assert [t.crowd for t in tracks] == [False, False, mots]
+    names = [dataset.categories[t.label].name for t in tracks]
+    assert names == (["car", "pedestrian", "car"] if mots else ["object"] * 3)
+
+
+def test_id_images_there_and_back_are_the_same(tmp_path, shared_data):
+    source = shared_data / "davis16_vis" / "val" / "instances.json"
+    number = convert.to_id_images(source, tmp_path / "pngs")
+    before = youtube_vis.load(source, ".")
+    assert number == sum(len(video.file_names) for video in before.videos)
+    convert_again = convert.from_id_images(tmp_path / "pngs")
+    after = loaded(convert_again, tmp_path / "back.json")
+    by_name = {video.name: video for video in after.videos}
+    for video in before.videos:
+        there = by_name[video.name]
+        assert len(there.tracks) == len(video.tracks)
+        (last, *_), (same, *_) = video.tracks[::-1], there.tracks[::-1]
+        for a, b in zip(last.segmentations, same.segmentations, strict=True):
+            assert (a is None) == (b is None)
+            if a is not None:
+                want = segmentations.decode(a)
+                np.testing.assert_array_equal(segmentations.decode(b), want)
+
+
+@pytest.mark.parametrize(
+    ("ids", "mots", "rule"),
+    [
+        (np.zeros((4, 4, 3), np.uint8), False, "one channel of ids"),
+        (np.full((4, 4), 9, np.uint8), True, "16 bits"),
+        (np.zeros((4, 6), np.uint8), False, "as the others"),
+    ],
+)
+def test_images_that_hold_no_ids_are_named(tmp_path, ids, mots, rule):
+    write(tmp_path / "set" / "boat" / "0.png", np.zeros((4, 4), np.uint8))
+    write(tmp_path / "set" / "boat" / "1.png", ids)
+    with pytest.raises(InputError, match=r"1\.png: .*" + rule):
+        convert.from_id_images(tmp_path / "set", mots=mots)
+
+
+def test_folders_without_images_are_refused(tmp_path):
+    with pytest.raises(InputError, match="holds none"):
+        convert.from_id_images(tmp_path)
+    with pytest.raises(InputError, match="must be a folder"):
+        convert.from_id_images(tmp_path / "none")
+    (tmp_path / "boat").mkdir()
+    (tmp_path / "boat" / "0.png").write_text("text")
+    with pytest.raises(InputError, match="must be a whole image"):
+        convert.from_id_images(tmp_path)
+
+
+def cocovid():
+    hw = 20, 30
+    masks = [segmentations.encode(disc(hw, 10 + t, 9, 5)) for t in range(3)]
+    images = [
+        {"id": 10 + t, "video_id": 4, "frame_id": t, "file_name": f"a/{t}.jpg"}
+        | {"height": hw[0], "width": hw[1]}
+        for t in (2, 0, 1)  # not in order on purpose
+    ]
+    rows = [
+        {"id": t, "image_id": 10 + t, "instance_id": 8, "category_id": 5}
+        | {"segmentation": masks[t]}
+        for t in (0, 2)
+    ]
+    videos, names = [{"id": 4, "name": "a"}], [{"id": 5, "name": "cat"}]
+    return {
+        "videos": videos,
+        "images": images,
+        "annotations": rows,
+        "categories": names,
+    }
+
+
+def test_cocovid_frames_are_put_in_order(tmp_path):
+    dataset = loaded(convert.from_cocovid(cocovid()), tmp_path / "i.json")
+    assert dataset.videos[0].file_names == ("a/0.jpg", "a/1.jpg", "a/2.jpg")
+    hw = 20, 30
+    want = [[disc(hw, 10, 9, 5), None, disc(hw, 12, 9, 5)]]
+    np.testing.assert_equal(bitmaps(dataset), want)
+
+
+@pytest.mark.parametrize(
+    ("key", "i", "field", "value", "rule"),
+    [
+        ("images", 0, "frame_id", None, r"images\[0\]: must have 'frame_id'"),
+        ("images", 0, "frame_id", "x", "frame_id must be numbers"),
+        ("annotations", 1, "image_id", 77, "77 is not among the images"),
+        ("annotations", 1, "category_id", 6, "is of category 5 elsewhere, here of 6"),
+        ("annotations", 0, "instance_id", None, "must have 'instance_id'"),
+        ("annotations", 0, "segmentation", "x", "segmentation: must be null"),
+        ("videos", 0, "id", 5, "video 5: must have images"),
+    ],
+)
+def test_broken_cocovid_is_named(key, i, field, value, rule):
+    root = cocovid()
+    root[key][i][field] = value
+    with pytest.raises(InputError, match=rule):
+        convert.from_cocovid(root, "c.json")
+
+
+def stills(folder, hw=(120, 160)):
+    """Three images of bright shapes on dark ground, and their masks."""
+    folder.mkdir()
+    images, rows, masks = [], [], []
+    for i in range(3):
+        drawn = Image.new("L", hw[::-1])
+        brush = ImageDraw.Draw(drawn)
+        brush.ellipse([40 + 10 * i, 30, 110, 90], fill=255)
+        brush.polygon([(20, 20), (60, 25 + 9 * i), (35, 70)], fill=255)
+        mask = np.asarray(drawn) > 0
+        pixels = np.where(mask, 255, 0).astype(np.uint8)
+        Image.fromarray(pixels).convert("RGB").save(folder / f"{i}.png")
+        images.append({"id": i, "file_name": f"{i}.png"})
+        images[-1] |= {"height": hw[0], "width": hw[1]}
+        row = {"id": i + 1, "image_id": i, "category_id": 3}
+        rows.append(row | {"segmentation": segmentations.encode(mask)})
+        masks.append(mask)
+    names = [{"id": 3, "name": "shape"}]
+    return {"images": images, "annotations": rows, "categories": names}
+
+
+def test_masks_follow_the_pixels(tmp_path):
+    root = stills(tmp_path / "images")
+    made = convert.from_images(
+        root, tmp_path / "images", tmp_path / "frames", length=9, seed=5
+    )
+    dataset = loaded(made, tmp_path / "i.json")._replace(frames_dir=tmp_path / "frames")
+    youtube_vis.check_frames(dataset)
+    for video, masks in zip(dataset.videos, bitmaps(dataset), strict=True):
+        for t, mask in enumerate(masks):
+            pixels = youtube_vis.read_frame(dataset, video, t)
+            assert iou(mask, pixels[..., 0] > 127) > 0.98
+        # The window moves: the last frame is not the first one.
+        assert iou(masks[0], masks[-1]) < 0.95
+
+
+def test_window_stays_inside_and_moves_smoothly():
+    rng = np.random.default_rng(0)
+    for hw in [(480, 640), (90, 300), (300, 90)]:
+        for _ in range(20):
+            path = convert.glide(hw, 30, rng)
+            corners = np.array(
+                [[0, 0, 1], [hw[1], 0, 1], [0, hw[0], 1], [*hw[::-1], 1]]
+            )
+            x, y = path[:, :3] @ corners.T, path[:, 3:] @ corners.T
+            assert x.min() >= -1e-6
+            assert x.max() <= hw[1] + 1e-6
+            assert y.min() >= -1e-6
+            assert y.max() <= hw[0] + 1e-6
+            assert np.abs(np.diff(x, axis=0)).max() < 0.08 * hw[1]
+
+
+def test_same_seed_gives_the_same_file(tmp_path):
+    root = stills(tmp_path / "images")
+
+    def made(seed):
+        out = tmp_path / "frames"
+        return convert.from_images(root, tmp_path / "images", out, seed=seed)
+
+    assert made(1) == made(1) != made(2)
+
+
+def test_command_converts_every_kind(tmp_path, capsys):
+    root, out = stills(tmp_path / "images"), str(tmp_path / "out.json")
+    (tmp_path / "coco.json").write_text(json.dumps(root))
+    (tmp_path / "vid.json").write_text(json.dumps(cocovid()))
+    frames = f"--frames={tmp_path / 'frames'}"
+    images = f"--images={tmp_path / 'images'}"
+    coco = ["convert", "coco", str(tmp_path / "coco.json"), out]
+    main.main([*coco, images, frames, "--length=4"])
+    assert "3 videos, 3 tracks" in capsys.readouterr().out
+    assert all(len(v["file_names"]) == 4 for v in json.load(open(out))["videos"])
+    main.main(["convert", "pngs", out, str(tmp_path / "pngs")])
+    assert "12 images" in capsys.readouterr().out
+    main.main(["convert", "davis", str(tmp_path / "pngs"), out])
+    main.main(["convert", "cocovid", str(tmp_path / "vid.json"), out])
+    assert "1 videos, 1 tracks" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="needs --images"):
+        main.main(coco)
+    with pytest.raises(SystemExit, match="must be at least 1"):
+        main.main([*coco, images, frames, "--length=0"])
