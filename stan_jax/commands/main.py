@@ -11,6 +11,8 @@ from stan_jax import errors
 COMMANDS = {
     "score": ("score", "official numbers and tracking metrics of a results file"),
     "check": ("check", "every problem of an annotation file, and what it holds"),
+    "split": ("split", "train and val by video, every category on both sides"),
+    "submit": ("submit", "a results file checked and zipped for the server"),
     "convert": ("convert", "other formats become the official json, and back"),
     "import": ("import_weights", "published weights become a start for training"),
     "export-weights": ("export_weights", "weights of ours under the names of others"),

@@ -332,14 +332,15 @@ def glide(
     z = start + (end - start) * ease[:, None]
     z = np.clip(z + 0.3 * bend * np.sin(np.pi * ease)[:, None], -1, 1)
     scale, angle = 0.72 + 0.12 * z[:, 0], np.deg2rad(6) * z[:, 1]
-    cos, sin = np.cos(angle) * scale, np.sin(angle) * scale
-    # Half sides of the upright box around the turned window, in the image.
+    cos, sin = np.cos(angle), np.sin(angle)
+    # Half sides of the upright box around the turned window; a long image has no room
+    # to turn unless the window shrinks.
     reach_x = (np.abs(cos) * width + np.abs(sin) * height) / 2
     reach_y = (np.abs(sin) * width + np.abs(cos) * height) / 2
-    room_x, room_y = (
-        np.maximum(width / 2 - reach_x, 0),
-        np.maximum(height / 2 - reach_y, 0),
-    )
+    scale = np.min([scale, width / 2 / reach_x, height / 2 / reach_y], axis=0)
+    cos, sin, reach_x, reach_y = (scale * v for v in (cos, sin, reach_x, reach_y))
+    room_x = np.maximum(width / 2 - reach_x, 0)
+    room_y = np.maximum(height / 2 - reach_y, 0)
     x, y = width / 2 + z[:, 2] * room_x, height / 2 + z[:, 3] * room_y
     move_x = x - cos * width / 2 + sin * height / 2
     move_y = y - sin * width / 2 - cos * height / 2

@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -196,8 +197,9 @@ def test_window_stays_inside_and_moves_smoothly():
     for hw in [(480, 640), (90, 300), (300, 90)]:
         for _ in range(20):
             path = convert.glide(hw, 30, rng)
+            height, width = hw
             corners = np.array(
-                [[0, 0, 1], [hw[1], 0, 1], [0, hw[0], 1], [*hw[::-1], 1]]
+                [[0, 0, 1], [width, 0, 1], [0, height, 1], [width, height, 1]]
             )
             x, y = path[:, :3] @ corners.T, path[:, 3:] @ corners.T
             assert x.min() >= -1e-6
@@ -226,7 +228,9 @@ def test_command_converts_every_kind(tmp_path, capsys):
     coco = ["convert", "coco", str(tmp_path / "coco.json"), out]
     main.main([*coco, images, frames, "--length=4"])
     assert "3 videos, 3 tracks" in capsys.readouterr().out
-    assert all(len(v["file_names"]) == 4 for v in json.load(open(out))["videos"])
+    assert all(
+        len(v["file_names"]) == 4 for v in json.loads(Path(out).read_text())["videos"]
+    )
     main.main(["convert", "pngs", out, str(tmp_path / "pngs")])
     assert "12 images" in capsys.readouterr().out
     main.main(["convert", "davis", str(tmp_path / "pngs"), out])

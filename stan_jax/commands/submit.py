@@ -1,0 +1,36 @@
+"""Check a results file against the rules of the challenge server, and zip it.
+
+    stan submit results.json --annotations valid.json
+
+Every broken rule is printed with its row; without any, submission.zip is written. Give
+the json of the challenge's videos: ids, lengths and sizes are compared with it.
+"""
+
+import argparse
+import sys
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Nothing; the parser knows what this command takes."""
+    parser.add_argument("results", help="results in the official format")
+    parser.add_argument(
+        "--annotations", metavar="FILE", help="videos and categories of the challenge"
+    )
+    parser.add_argument("--out", default="submission.zip", help="the zip to write")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Nothing; the verdict is printed and the zip written."""
+    from stan_jax.evaluation import submission
+
+    verdict = submission.check(args.results, args.annotations)
+    for kind in ("errors", "warnings"):
+        for line in getattr(verdict, kind):
+            print(f"{kind[:-1]}: {line}")
+    if args.annotations is None:
+        print("ids, lengths and sizes were not compared: give --annotations")
+    if verdict.errors:
+        print(f"{len(verdict.errors)} errors, no zip was written")
+        sys.exit(1)
+    submission.write(args.results, args.out)
+    print(f"{verdict.rows} results: {args.out}")

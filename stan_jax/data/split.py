@@ -1,0 +1,112 @@
+"""Deals the videos of a file into parts that hold every category in proportion.
+
+Source: Sechidis, Tsoumakas and Vlahavas, On the stratification of multi-label data,
+2011: the rarest category first, each of its videos to the part that lacks it most.
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+
+def parts(
+    categories: Mapping[int, set[int]], shares: Sequence[float], seed: int = 0
+) -> dict[int, int]:
+    """Which part each video goes to: 0, 1, ...
+
+    categories: of each video, by id of the video; may be empty.
+    shares: of the parts, adding up to 1.
+    The same on every machine and whatever the order of the file. A category of
+    as many videos as there are parts stands in all of them, wherever that leaves the
+    others theirs; where classes are rare a share of 0.1 may become 0.15 for it.
+    """
+    left = {video: set(found) for video, found in categories.items()}
+    order = sorted(left, key=lambda video: _shuffled(seed, video))
+    number = Counter(c for found in left.values() for c in found)
+    wanted = {c: [share * n for share in shares] for c, n in number.items()}
+    room = [share * len(left) for share in shares]
+    dealt: dict[int, int] = {}
+
+    def deal(video: int, category: int | None) -> None:
+        def need(part: int) -> tuple:
+            lacks = wanted[category][part] if category is not None else 0.0
+            return round(lacks, 9), round(room[part], 9), -part
+
+        part = max(range(len(shares)), key=need)
+        dealt[video] = part
+        room[part] -= 1
+        for c in left[video]:
+            wanted[c][part] -= 1
+
+    while open_ := [video for video in order if video not in dealt]:
+        rest = Counter(c for video in open_ for c in left[video])
+        if not rest:
+            for video in open_:
+                deal(video, None)
+            break
+        rarest = min(rest, key=lambda c: (rest[c], c))
+        for video in open_:
+            if rarest in left[video]:
+                deal(video, rarest)
+    _mend(left, order, dealt, len(shares))
+    return dealt
+
+
+def _shuffled(seed: int, video: int) -> str:
+    # Not `random`: its sequence is not promised to stay the same between versions.
+    return hashlib.sha256(f"{seed}:{video}".encode()).hexdigest()
+
+
+def _mend(
+    categories: dict[int, set[int]], order: list[int], dealt: dict[int, int], n: int
+) -> None:
+    """Move videos until no category that could stand in every part lacks one."""
+    have = [Counter() for _ in range(n)]
+    for video, part in dealt.items():
+        have[part].update(categories[video])
+    total = sum(have, Counter())
+
+    def lost(video: int) -> bool:
+        """Whether its part would lose a category that it should keep."""
+        here = have[dealt[video]]
+        return any(here[c] == 1 and total[c] >= n for c in categories[video])
+
+    for category in sorted(total, key=lambda c: (total[c], c)):
+        if total[category] < n:
+            continue
+        for part in range(n):
+            if have[part][category]:
+                continue
+            holders = [v for v in order if category in categories[v] and not lost(v)]
+            if holders:
+                # Of the part that has most of it, the video with the fewest others.
+                lacking = [c for c in total if total[c] >= n and not have[part][c]]
+                # The one that brings most of what is lacking, and least beside it.
+                video = max(
+                    holders,
+                    key=lambda v: (
+                        len(categories[v].intersection(lacking)),
+                        -len(categories[v]),
+                    ),
+                )
+                have[dealt[video]].subtract(categories[video])
+                have[part].update(categories[video])
+                dealt[video] = part
+
+
+def select(root: Mapping[str, Any], videos: set[int]) -> dict[str, Any]:
+    """An official file with some of its videos, in their order; the rest as it is."""
+    kept = {
+        "videos": [row for row in root["videos"] if row["id"] in videos],
+        "annotations": [r for r in root["annotations"] if r["video_id"] in videos],
+    }
+    return {**root, **kept}
+
+
+def categories_of(root: Mapping[str, Any]) -> dict[int, set[int]]:
+    """The categories that stand in each video, by id of the video."""
+    found: dict[int, set[int]] = {row["id"]: set() for row in root["videos"]}
+    for row in root["annotations"]:
+        found[row["video_id"]].add(row["category_id"])
+    return found

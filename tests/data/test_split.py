@@ -1,0 +1,127 @@
+import json
+import random
+
+import numpy as np
+import pytest
+
+from stan_jax.commands import main
+from stan_jax.data import split, youtube_vis
+
+
+def many(rng, videos=200, classes=30):
+    """Videos with one to four classes, some classes much rarer than others."""
+    weight = 1 / np.arange(1, classes + 1)
+    weight /= weight.sum()
+    found = {}
+    for v in range(videos):
+        size = int(rng.integers(1, 5))
+        chosen = rng.choice(classes, size, replace=False, p=weight)
+        found[int(3 * v + 1)] = {int(c) for c in chosen}
+    return found
+
+
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("shares", [[0.8, 0.2], [0.5, 0.5], [0.9, 0.1]])
+def test_every_category_of_two_videos_stands_on_both_sides(seed, shares):
+    categories = many(np.random.default_rng(seed))
+    dealt = split.parts(categories, shares, seed)
+    assert dealt.keys() == categories.keys()
+    sides = [
+        [c for v, p in dealt.items() if p == part for c in categories[v]]
+        for part in (0, 1)
+    ]
+    for c in {c for found in categories.values() for c in found}:
+        number = sides[0].count(c), sides[1].count(c)
+        if sum(number) >= 2:
+            assert all(number), (c, number)
+        if sum(number) >= 40:  # as many as it should be, more or less
+            assert number[1] == pytest.approx(shares[1] * sum(number), abs=7)
+    second = sum(part == 1 for part in dealt.values())
+    assert second == pytest.approx(shares[1] * len(dealt), abs=14)
+
+
+def test_split_does_not_depend_on_the_order_of_the_file():
+    categories = many(np.random.default_rng(0))
+    rows = list(categories.items())
+    random.Random(1).shuffle(rows)
+    assert split.parts(dict(rows), [0.7, 0.3]) == split.parts(categories, [0.7, 0.3])
+    assert split.parts(categories, [0.7, 0.3], 1) != split.parts(categories, [0.7, 0.3])
+
+
+def test_split_is_the_same_on_every_machine():
+    # Written down once: a change here changes the splits that people published.
+    dealt = split.parts({v: {v % 3} for v in range(1, 13)}, [0.75, 0.25], seed=0)
+    assert sorted(v for v, part in dealt.items() if part) == EXPECTED
+
+
+EXPECTED = [1, 6, 11]
+
+
+def official(categories, rng):
+    videos, rows = [], []
+    for v, found in categories.items():
+        size = {"height": 4, "width": 5, "length": 1}
+        videos.append({"id": v, "file_names": [f"{v}/0.jpg"], **size})
+        for c in sorted(found):
+            mask = [{"size": [4, 5], "counts": [3, 5, 12]}]
+            rows.append({"id": len(rows) + 1, "video_id": v, "category_id": c})
+            rows[-1] |= {"segmentations": mask, "areas": [5], "iscrowd": 0}
+    rng.shuffle(videos)
+    names = [{"id": c, "name": f"class {c}"} for c in range(30)]
+    info = {"info": {"year": 2019, "text": "née"}}
+    return {**info, "videos": videos, "categories": names, "annotations": rows}
+
+
+def test_command_writes_official_files_that_share_no_video(tmp_path, capsys):
+    root = official(many(np.random.default_rng(2), 60), random.Random(0))
+    source = tmp_path / "instances.json"
+    source.write_text(json.dumps(root))
+    main.main(["split", str(source), str(tmp_path / "out"), "--val=0.3"])
+    assert " videos, " in capsys.readouterr().out
+    halves = [json.loads((tmp_path / f"out/{n}.json").read_text()) for n in SIDES]
+    ids = [[video["id"] for video in half["videos"]] for half in halves]
+    assert sorted(ids[0] + ids[1]) == sorted(video["id"] for video in root["videos"])
+    for half, mine in zip(halves, ids, strict=True):
+        # In the order of the file, every entry as it was, counts as lists.
+        assert half["videos"] == [v for v in root["videos"] if v["id"] in mine]
+        rows = [r for r in root["annotations"] if r["video_id"] in mine]
+        assert half["annotations"] == rows
+        assert half["categories"] == root["categories"]
+        assert half["info"] == root["info"]
+    assert youtube_vis.load(tmp_path / "out/val.json", ".").annotated
+
+
+SIDES = "train", "val"
+
+
+def test_folds_hold_every_video_for_validation_once(tmp_path):
+    root = official(many(np.random.default_rng(3), 50), random.Random(0))
+    source = tmp_path / "instances.json"
+    source.write_text(json.dumps(root))
+    main.main(["split", str(source), str(tmp_path), "--folds=4"])
+    seen = []
+    for fold in range(4):
+        train, val = (
+            {v["id"] for v in json.loads(path.read_text())["videos"]}
+            for path in (tmp_path / f"{side}_{fold}.json" for side in SIDES)
+        )
+        assert not train & val
+        assert len(train | val) == 50
+        seen += val
+    assert len(seen) == len(set(seen)) == 50
+
+
+@pytest.mark.parametrize(
+    ("option", "rule"),
+    [
+        ("--val=0", "must lie between 0 and 1"),
+        ("--val=nan", "must lie between 0 and 1"),
+        ("--folds=1", "must be at least 2"),
+        ("--folds=9", "must have at least 9 videos, has 3"),
+    ],
+)
+def test_splits_that_cannot_be_are_refused(tmp_path, option, rule):
+    root = official({1: {0}, 2: {0}, 3: set()}, random.Random(0))
+    (tmp_path / "i.json").write_text(json.dumps(root))
+    with pytest.raises(SystemExit, match=rule):
+        main.main(["split", str(tmp_path / "i.json"), str(tmp_path), option])
