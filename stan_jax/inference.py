@@ -191,7 +191,9 @@ def evaluate(
     Raises: InputError as `youtube_vis.read_frame`; nothing is left at `out` then.
     """
     ids = [category.id for category in dataset.categories]
-    truth = youtube_vis_ap.true_tracks(dataset.path) if dataset.annotated else None
+    # A set prepared with tensorflow-datasets has no json to be scored with.
+    scored = dataset.annotated and dataset.stored is None
+    truth = youtube_vis_ap.true_tracks(dataset.path) if scored else None
     score = VideoAp([c["id"] for c in truth.categories]) if truth else None
     found = 0
     with ResultsWriter(out) as writer:

@@ -1,9 +1,11 @@
 """The official numbers of a results file, each category, and how well tracks hold.
 
-    stan score instances.json results.json --json scores.json
+    stan score instances.json results.json --errors --json scores.json
 
 Twelve numbers as the YouTube-VIS evaluator gives them, AP by category, and HOTA, MOTA
-and IDF1 as TrackEval does, with every track in the file, whatever its score.
+and IDF1 as TrackEval does, with every track in the file, whatever its score. --errors
+tells where the AP goes; --report writes one html page, with pictures where --frames
+names the folder of the frames.
 """
 
 import argparse
@@ -17,6 +19,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--class-agnostic", action="store_true", help="take all categories for one"
     )
     parser.add_argument(
+        "--errors", action="store_true", help="what AP each kind of error costs"
+    )
+    parser.add_argument("--report", metavar="FILE", help="also write an html page")
+    parser.add_argument(
+        "--frames", metavar="FOLDER", help="for pictures of the worst tracks in it"
+    )
+    parser.add_argument(
         "--workers", type=int, default=1, metavar="N", help="processes to share videos"
     )
     parser.add_argument("--json", metavar="FILE", help="also write the numbers there")
@@ -26,13 +35,29 @@ def run(args: argparse.Namespace) -> None:
     """Nothing; the tables are printed."""
     import json
 
-    from stan_jax.evaluation import score
+    from stan_jax.evaluation import breakdown, page, score
     from stan_jax.files import replacing
 
     scores = score.score_files(
         args.ground_truth, args.results, args.class_agnostic, args.workers
     )
     print(score.text(scores))
+    content = score.as_json(scores)
+    if args.errors or args.report:
+        lost = breakdown.evaluate_files(args.ground_truth, args.results, args.workers)
+        print("\n" + breakdown.text(lost, scores.names))
+        content["errors"] = lost._asdict() | {
+            "errors": [error._asdict() for error in lost.errors]
+        }
+        if args.report:
+            shown = None
+            if args.frames:
+                files = args.ground_truth, args.results, args.frames
+                shown = page.pictures(lost, *files)
+            with replacing(args.report) as partial:
+                text = page.page(scores, lost, args.results, shown)
+                partial.write_text(text, encoding="utf-8")
+            print(f"\npage: {args.report}")
     if args.json:
         with replacing(args.json) as partial:
-            partial.write_text(json.dumps(score.as_json(scores), indent=2) + "\n")
+            partial.write_text(json.dumps(content, indent=2) + "\n")

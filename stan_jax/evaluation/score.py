@@ -28,6 +28,7 @@ class Scores(NamedTuple):
     official: dict[str, float]
     categories: list[Category]
     tracking: dict[str, float]
+    names: dict[Any, str]  # of the categories
 
 
 def score_files(
@@ -58,7 +59,8 @@ def score_files(
     total = tracking_metrics.Total()
     for counts in tracking_metrics.in_order(truth, tracking, instances_path):
         total.add(counts)
-    return Scores(official, rows, total.summary())
+    names = {c["id"]: str(c.get("name", c["id"])) for c in truth.categories}
+    return Scores(official, rows, total.summary(), names)
 
 
 def _one_video(groups, instances_path, results_path, video, true, found) -> tuple:
@@ -118,4 +120,8 @@ def _figure(value: Any) -> str:
 def as_json(scores: Scores) -> dict[str, Any]:
     """The same for machines."""
     rows = [row._asdict() for row in scores.categories]
-    return scores._asdict() | {"categories": rows}
+    return {
+        "official": scores.official,
+        "categories": rows,
+        "tracking": scores.tracking,
+    }
