@@ -33,7 +33,8 @@ p.soft, td.soft { color: var(--soft) }
 .tile { border: 1px solid var(--line); border-radius: .5rem; padding: .5rem 1rem }
 .tile b { display: block; font-size: 1.4rem; font-variant-numeric: tabular-nums }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums }
-th, td { text-align: right; padding: .25rem .6rem; border-bottom: 1px solid var(--line) }
+th, td { text-align: right; padding: .25rem .6rem;
+  border-bottom: 1px solid var(--line) }
 th:first-child, td:first-child { text-align: left } th { font-weight: 600 }
 .bar { background: #d9542b; height: .7rem; border-radius: .2rem; min-width: 1px }
 td.wide { width: 30%; } td.text, th.text { text-align: left }
@@ -60,8 +61,8 @@ def page(
         _tiles(
             scores.tracking, ("HOTA", "DetA", "AssA", "IDF1", "MOTA", "IDSW", "Frag")
         ),
-        "<h2>Where the AP goes</h2><p class='soft'>What AP would gain if every error of "
-        "one kind were mended, the others left.</p>",
+        "<h2>Where the AP goes</h2><p class='soft'>What AP would gain if every error "
+        "of one kind were mended, the others left.</p>",
         _gains(lost),
         "<h2>By category</h2>",
         _categories(scores, lost),
@@ -69,8 +70,9 @@ def page(
     ]
     if pictures:
         parts.append(
-            "<p class='soft'><span style='color: rgb(40,170,80)'>green</span>: the object "
-            "as annotated, <span style='color: rgb(220,60,40)'>red</span>: as found.</p>"
+            "<p class='soft'><span style='color: rgb(40,170,80)'>green</span>: the "
+            "object as annotated, <span style='color: rgb(220,60,40)'>red</span>: as "
+            "found.</p>"
         )
     for kind, meaning in KINDS.items():
         errors = [error for error in lost.errors if error.kind == kind]
@@ -83,7 +85,7 @@ def page(
     return "\n".join(parts) + "\n</html>\n"
 
 
-def _tiles(values: Mapping[str, float], names: Sequence[str]) -> str:
+def _tiles(values: Mapping[str, Any], names: Sequence[str]) -> str:
     tiles = (
         f"<div class='tile'>{name}<b>{_figure(values[name])}</b></div>"
         for name in names
@@ -91,7 +93,7 @@ def _tiles(values: Mapping[str, float], names: Sequence[str]) -> str:
     return f"<div class='tiles'>{''.join(tiles)}</div>"
 
 
-def _figure(value: float) -> str:
+def _figure(value: Any) -> str:
     if isinstance(value, int):
         return str(value)
     return "–" if value == -1 else f"{value:.3f}"
