@@ -11,6 +11,7 @@ from stan_jax import errors
 COMMANDS = {
     "score": ("score", "official numbers and tracking metrics of a results file"),
     "check": ("check", "every problem of an annotation file, and what it holds"),
+    "show": ("show", "annotations and results drawn on their frames"),
     "split": ("split", "train and val by video, every category on both sides"),
     "submit": ("submit", "a results file checked and zipped for the server"),
     "convert": ("convert", "other formats become the official json, and back"),

@@ -35,8 +35,9 @@ def run(args: argparse.Namespace) -> None:
     """Nothing; the tables are printed."""
     import json
 
-    from stan_jax.evaluation import breakdown, page, score
+    from stan_jax.evaluation import breakdown, score
     from stan_jax.files import replacing
+    from stan_jax.video import page
 
     scores = score.score_files(
         args.ground_truth, args.results, args.class_agnostic, args.workers

@@ -61,7 +61,11 @@ class Video(NamedTuple):
     def name(self) -> str:
         """Folder of the frames, fit to be the name of a file."""
         parts = PurePosixPath(self.file_names[0]).parent.parts
-        return "-".join(parts) or f"video-{self.id}"
+        # Never a way out of the folder that such a file is written to.
+        return (
+            "-".join(part for part in parts if part not in ("/", ".."))
+            or f"video-{self.id}"
+        )
 
 
 class Dataset(NamedTuple):

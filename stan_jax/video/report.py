@@ -1,7 +1,7 @@
 """What an evaluation leaves to look at: a video per clip and one sheet of frames."""
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,20 @@ class Overlays:
 
     Leaves <video>.mp4 (where PyAV is installed) and `contact_sheet.png`, one row a
     video with `columns` frames evenly spaced in time.
+    names: of the classes, by label.
     """
 
-    def __init__(self, folder: str | Path, names: Sequence[str], *, columns: int = 6):
+    def __init__(
+        self,
+        folder: str | Path,
+        names: Sequence[str] = (),
+        *,
+        columns: int = 6,
+        frames_per_s: int = 6,
+    ):
         self.folder, self._names, self._columns = Path(folder), names, columns
-        self._rows: dict[str, list[np.ndarray]] = {}
+        self._frames_per_s = frames_per_s
+        self._rows: dict[tuple[str, str], list[np.ndarray]] = {}
         self._open = contextlib.ExitStack()  # the video that is being written
         self._video: write.Mp4 | None = None
 
@@ -49,7 +58,6 @@ class Overlays:
 
         frame: its number and how many the video has.
         """
-        index, length = frame
         picture = picture_of(
             image,
             self._names,
@@ -59,16 +67,37 @@ class Overlays:
             ids=ids,
             scores=scores,
         )
+        self.put(video, frame, {"": picture})
+
+    def put(
+        self,
+        video: str,
+        frame: tuple[int, int],
+        pictures: Mapping[str, UInt8[np.ndarray, "h w 3"]],
+    ) -> None:
+        """Nothing; likewise, of a frame that is drawn already, perhaps several times.
+
+        pictures: by what they show; side by side in the mp4, a row each on the sheet.
+        """
+        index, length = frame
         if index == 0:
             self._open.close()
             if write.available():
-                mp4 = write.Mp4(self.folder / f"{video}.mp4")
+                mp4 = write.Mp4(
+                    self.folder / f"{video}.mp4", frames_per_s=self._frames_per_s
+                )
                 self._video = self._open.enter_context(mp4)
         if self._video:
-            self._video.add(picture)
+            parts = [
+                draw.caption(picture, name) if name else picture
+                for name, picture in pictures.items()
+            ]
+            self._video.add(np.concatenate(parts, axis=1))
         if index in columns(length, self._columns):
-            row = self._rows.setdefault(video, [])
-            row.append(_thumbnail(picture, f"{video}  frame {index}"))
+            for name, picture in pictures.items():
+                text = "  ".join(x for x in (video, f"frame {index}", name) if x)
+                row = self._rows.setdefault((video, name), [])
+                row.append(_thumbnail(picture, text))
 
     def __exit__(self, *error: Any) -> None:
         self._open.__exit__(*error)

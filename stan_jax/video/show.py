@@ -1,0 +1,165 @@
+"""What annotations, results, or both side by side look like on their frames."""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import UInt8
+
+from stan_jax.data import segmentations, youtube_vis
+from stan_jax.data.youtube_vis import Dataset, Video
+from stan_jax.errors import InputError
+from stan_jax.evaluation import run_lengths, youtube_vis_ap
+from stan_jax.evaluation.run_lengths import Masks
+from stan_jax.evaluation.video_ap import FoundTrack, iou
+from stan_jax.video import draw, report
+
+SAME = 0.5  # overlap from which a found track wears the colour of an object
+
+
+class Shown(NamedTuple):
+    """One track as it is drawn."""
+
+    number: int  # decides the colour
+    text: str
+    masks: Masks
+
+
+class Drawn(NamedTuple):
+    """What `show` has drawn."""
+
+    videos: int
+    tracks: dict[str, int]  # of each side
+    hidden: int  # results below the score
+
+
+def show(
+    dataset: Dataset,
+    videos: Sequence[Video],
+    results: str | Path | None,
+    out: str | Path,
+    *,
+    least: float = 0.0,
+    frames_per_s: int = 6,
+    watch: Callable[[Video, int], None] = lambda video, t: None,
+) -> Drawn:
+    """Draw some videos of a dataset into the folder `out`, as `report.Overlays` does.
+
+    results: of the same videos. Annotations and results are two sides; an object and
+    the track that found it wear one colour.
+    least: score below which a result is not drawn. watch: called after every frame.
+    Raises: InputError for a broken frame or results file.
+    """
+    known = {video.id for video in dataset.videos}
+    found = (
+        youtube_vis_ap.found_tracks(results, known, may_be_empty=True)
+        if results
+        else {}
+    )
+    names = _names(videos)
+    total, hidden = Counter(), 0
+    with report.Overlays(out, frames_per_s=frames_per_s) as overlays:
+        for video in videos:
+            tracks = found.get(video.id, [])
+            sure = [track for track in tracks if track.score >= least]
+            hidden += len(tracks) - len(sure)
+            sides = _sides(dataset, video, sure, results)
+            total.update({name: len(rows) for name, rows in sides.items()})
+            length = len(video.file_names)
+            for t in range(length):
+                image = youtube_vis.read_frame(dataset, video, t)
+                pictures = {
+                    name: _drawn(image, rows, t) for name, rows in sides.items()
+                }
+                overlays.put(names[video.id], (t, length), pictures)
+                watch(video, t)
+    return Drawn(len(videos), dict(total), hidden)
+
+
+def _names(videos: Sequence[Video]) -> dict[int, str]:
+    """A name for the files of each video, never the same twice."""
+    often = Counter(video.name for video in videos)
+    return {v.id: v.name if often[v.name] == 1 else f"{v.name}-{v.id}" for v in videos}
+
+
+def _sides(
+    dataset: Dataset, video: Video, found: Sequence[FoundTrack], results
+) -> dict[str, list[Shown]]:
+    classes = {c.id: c.name for c in dataset.categories}
+    sides, objects = {}, []
+    if dataset.annotated:
+        objects = [
+            run_lengths.read(
+                track.segmentations, dataset.path, f"annotation {track.id}"
+            )
+            for track in video.tracks
+        ]
+        sides["annotated"] = [
+            Shown(n, f"{dataset.categories[track.label].name} {n}", masks)
+            for n, (track, masks) in enumerate(
+                zip(video.tracks, objects, strict=True), start=1
+            )
+        ]
+    if results is not None:
+        for track in found:
+            _check_size(results, track, video)
+        numbers = _numbers(objects, found)
+        sides["found"] = [
+            Shown(
+                n,
+                f"{classes.get(track.category_id, track.category_id)} {n}"
+                f"  {track.score:.2f}",
+                track.masks,
+            )
+            for n, track in zip(numbers, found, strict=True)
+        ]
+    return sides
+
+
+def _check_size(results, track: FoundTrack, video: Video) -> None:
+    _ = track.masks.broken  # raises where the runs do not make a mask
+    for t in np.flatnonzero(track.masks.sizes.any(axis=1)).tolist():
+        size = track.masks.sizes[t].tolist()
+        if size != [video.height, video.width]:
+            rule = (
+                f"size must be [{video.height}, {video.width}] as the video's, "
+                f"is {size}"
+            )
+            raise InputError(results, f"results[{track.row}], frame {t}", rule)
+
+
+def _numbers(objects: list[Masks], found: Sequence[FoundTrack]) -> list[int]:
+    """A number for each found track: that of its object, else a new one.
+
+    The best score comes first; an object lends its number once.
+    """
+    numbers, free = [0] * len(found), len(objects)
+    overlap = np.zeros((len(found), 1 + len(objects)))
+    if found and objects:
+        overlap[:, 1:] = iou([track.masks for track in found], objects)
+    for n in sorted(range(len(found)), key=lambda n: -found[n].score):
+        best = int(overlap[n].argmax())
+        if overlap[n, best] >= SAME:
+            numbers[n] = best
+            overlap[:, best] = 0
+        else:
+            free += 1
+            numbers[n] = free
+    return numbers
+
+
+def _drawn(
+    image: UInt8[np.ndarray, "h w 3"], tracks: Sequence[Shown], t: int
+) -> UInt8[np.ndarray, "h2 w2 3"]:
+    seen = [x for x in tracks if t < len(x.masks.texts) and x.masks.areas[t]]
+    rles = [
+        {"size": x.masks.sizes[t].tolist(), "counts": x.masks.texts[t]} for x in seen
+    ]
+    masks = np.zeros((len(seen), *image.shape[:2]), bool)
+    for n, rle in enumerate(rles):
+        masks[n] = segmentations.decode(rle)
+    numbers = np.array([x.number for x in seen], int)
+    boxes = segmentations.tight_boxes(rles)
+    return draw.overlay(image, masks, boxes, numbers, [x.text for x in seen])
