@@ -18,6 +18,10 @@ class InputError(ValueError):
         self.file, self.record, self.rule = str(file), record, rule
         super().__init__(": ".join(part for part in (str(file), record, rule) if part))
 
+    def __reduce__(self) -> tuple:
+        # As exceptions are copied, from another process, by what they were made of.
+        return type(self), (self.file, self.record, self.rule)
+
 
 @contextlib.contextmanager
 def as_messages() -> Generator[None]:

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int, PyTree
 from stan_jax.data import batches, clips
 from stan_jax.data.youtube_vis import Dataset, Video
 from stan_jax.errors import InputError
-from stan_jax.evaluation import results, youtube_vis_ap
+from stan_jax.evaluation import files, results
 from stan_jax.evaluation.results import ResultsWriter, TrackBuilder
 from stan_jax.evaluation.video_ap import VideoAp
 from stan_jax.model.stan import STAN
@@ -193,7 +193,7 @@ def evaluate(
     ids = [category.id for category in dataset.categories]
     # A set prepared with tensorflow-datasets has no json to be scored with.
     scored = dataset.annotated and dataset.stored is None
-    truth = youtube_vis_ap.true_tracks(dataset.path) if scored else None
+    truth = files.true_tracks(dataset.path) if scored else None
     score = VideoAp([c["id"] for c in truth.categories]) if truth else None
     found = 0
     with ResultsWriter(out) as writer:

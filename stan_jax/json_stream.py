@@ -1,17 +1,24 @@
 """Reads json files, plain or gzipped, piece by piece: as large as one likes."""
 
+import contextlib
+import gc
 import gzip
 import io
 import json
+import re
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
+import orjson
+
 from stan_jax.errors import InputError
 
-PIECE = 1 << 20  # characters read at a time
+PIECE = 1 << 21  # characters read at a time
 START = -1  # index of what `members` says at the opening of a list
+_SPACE = " \t\n\r"
+_BEGINNING = re.compile(r'\{\s*"[^"\\]+"')  # of an object, with its first key
 
 
 def rows(path: str | Path) -> Iterator[dict]:
@@ -28,17 +35,14 @@ def rows(path: str | Path) -> Iterator[dict]:
         text.end("must end where its list ends")
 
 
-def members(
-    path: str | Path, hook: Callable[[dict], Any] | None = None
-) -> Iterator[tuple[str, int | None, Any]]:
+def members(path: str | Path) -> Iterator[tuple[str, int | None, Any]]:
     """What a file that is one object holds, lists one element at a time.
 
-    hook: as `object_hook` of `json.load`.
     Yields key, index, value. A list begins with index START and value None; its
     elements follow. A value that is no list has index None.
     Raises: InputError where the file cannot be read or is no json object.
     """
-    with _Text(path, hook) as text:
+    with _Text(path) as text:
         if (first := text.peek()) != "{":
             with text.naming():
                 value = text.value() if first else ""
@@ -61,9 +65,9 @@ def members(
 class _Text:
     """A window on an open file, and where in it reading stands."""
 
-    def __init__(self, path: str | Path, hook: Callable[[dict], Any] | None = None):
+    def __init__(self, path: str | Path):
         self.path, self.name, self.number = path, "", 0
-        self._decoder = json.JSONDecoder(object_hook=hook)
+        self._decoder = json.JSONDecoder()
         self._text, self._place = "", 0
         self._file: io.TextIOWrapper | None = None
 
@@ -85,7 +89,7 @@ class _Text:
         """The next character that is no space; "" at the end."""
         while True:
             while self._place < len(self._text):
-                if self._text[self._place] not in " \t\n\r":
+                if self._text[self._place] not in _SPACE:
                     return self._text[self._place]
                 self._place += 1
             if not self._more():
@@ -108,20 +112,54 @@ class _Text:
         if self.peek() == closing:
             self._place += 1
             return
-        number = 0
+        number, bulk = 0, opening == "["
         while True:
             if opening == "[":
                 self.number = number
             elif self.peek() != '"':
                 raise self.error("is not valid json: a key must be a text")
-            with self.naming():
-                value = self.value()
-            yield value
-            number += 1
+            values = self._many() if bulk else None
+            bulk = values is not None
+            if not values:
+                with self.naming():
+                    values = [self.value()]
+            for self.number, value in enumerate(values, start=number):
+                yield value
+            number += len(values)
             if self.peek() == closing:
                 self._place += 1
                 return
             self.expect(",")
+
+    def _many(self) -> list | None:
+        """Elements of a list, all in the window but the last of them; perhaps none.
+
+        None where they have to be read one by one, which also finds what is wrong.
+        """
+        # In a list of objects that begin alike the last such beginning is where those
+        # before it end: it cannot stand in a text, where quotes are escaped, and if it
+        # stands deeper or in another list, then what is before it is no json.
+        self.peek()
+        while True:
+            key = _BEGINNING.match(self._text, self._place)
+            end = key and self._text.rfind(key[0], key.end())
+            if end is not None and end >= 0:
+                break
+            # Perhaps the list has ended and the rest is of another kind: no further.
+            if len(self._text) - self._place > PIECE or not self._more():
+                return []
+        before = self._text[self._place : end].rstrip(_SPACE)
+        if not before.endswith(","):
+            return None
+        try:
+            with _no_collection():
+                values = orjson.loads(f"[{before[:-1]}]")
+        except ValueError:  # also for NaN, which only the other reader takes
+            return None
+        if any(map(_rounded, values)):
+            return None
+        self._place += len(before) - 1
+        return values
 
     def value(self) -> Any:
         self.peek()
@@ -143,11 +181,12 @@ class _Text:
 
     def _more(self) -> bool:
         """Whether the window could be moved on; what was read is let go."""
+        rest, mark = len(self._text) - self._place, ""
         try:
             if self._file is None:
                 self._file = _open(self.path)
-            rest = len(self._text) - self._place
-            piece = self._file.read(max(rest, PIECE))
+                mark = self._file.read(1).removeprefix("\ufeff")
+            piece = mark + self._file.read(max(rest, PIECE))
         except UnicodeDecodeError as error:
             rule = f"is not UTF-8 text: {error.reason}"
             raise InputError(self.path, "", rule) from error
@@ -176,9 +215,28 @@ class _Naming:
             raise self._text.error(f"is not valid json: {reason}") from error
 
 
+@contextlib.contextmanager
+def _no_collection() -> Generator[None]:
+    """Nothing read is garbage yet; looking for some takes a third of the time."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _rounded(row: object) -> bool:
+    """Whether a number of an object is too large for what read it."""
+    values = row.values() if isinstance(row, dict) else ()
+    return any(type(value) is float and abs(value) >= 2**63 for value in values)
+
+
 def _open(path: str | Path) -> io.TextIOWrapper:
     with open(path, "rb") as file:
         packed = file.read(2) == b"\x1f\x8b"
+    # Not utf-8-sig, which decodes in Python; `_Text` passes over the mark.
     if packed:
-        return io.TextIOWrapper(gzip.open(path), encoding="utf-8-sig")
-    return open(path, encoding="utf-8-sig")
+        return io.TextIOWrapper(gzip.open(path), encoding="utf-8", newline="")
+    return open(path, encoding="utf-8", newline="")

@@ -27,7 +27,8 @@ def planted():
             row = {"video_id": v, "category_id": k + 1, "segmentations": masks}
             rows.append({"id": len(rows) + 1, "iscrowd": 0, "areas": [100] * FRAMES})
             rows[-1] |= row
-            found.append({**row, "score": 0.9 - 0.01 * len(found)})
+            score = 0.9 - 0.01 * len(found)
+            found.append({**row, "segmentations": [*masks], "score": score})
     names = [{"id": k, "name": f"class {k}"} for k in (1, 2, 3)]
     return {"videos": videos, "categories": names, "annotations": rows}, found
 
@@ -62,6 +63,23 @@ def switch(found):
     found[1]["segmentations"] = two[:4] + one[4:]
 
 
+def short_switch(found):
+    # Only the last two frames: both tracks still have their objects.
+    one, two = found[0]["segmentations"], found[1]["segmentations"]
+    found[0]["segmentations"] = one[:7] + two[7:]
+    found[1]["segmentations"] = two[:7] + one[7:]
+
+
+def lingering(found):
+    # The object leaves, the track stays where it was: see `leave`.
+    found[1]["segmentations"][5:] = [found[1]["segmentations"][4]] * 4
+
+
+def gap(found):
+    # Three frames of nine: it still has its object.
+    found[1]["segmentations"][3:6] = [None] * 3
+
+
 def fragment(found):
     whole, nothing = found[1]["segmentations"], [None] * 3
     pieces = [
@@ -71,15 +89,24 @@ def fragment(found):
     found += [{**found[1], "segmentations": piece} for piece in pieces[1:]]
 
 
-PLANTED = {
-    "class": (wrong_class, 1),
-    "loose": (loose, 2),
-    "duplicate": (duplicate, 2),
-    "background": (background, 1),
-    "missed": (missed, 2),
-    "switch": (switch, 2),
-    "fragment": (fragment, 3),
-}
+def taken_by_two(found):
+    # A wrong class on an object that has its track already: one too many.
+    found.append({**found[0], "category_id": 2, "score": 0.95})
+
+
+# kind, what plants it, how many tracks are of that kind then
+PLANTED = [
+    ("class", wrong_class, 1),
+    ("class", taken_by_two, 1),
+    ("loose", loose, 2),
+    ("duplicate", duplicate, 2),
+    ("background", background, 1),
+    ("missed", missed, 2),
+    ("switch", switch, 2),
+    ("switch", short_switch, 2),
+    ("fragment", fragment, 3),
+    ("fragment", gap, 1),
+]
 
 
 def judged(tmp_path, root, found, **options):

@@ -35,30 +35,26 @@ def run(args: argparse.Namespace) -> None:
     """Nothing; the tables are printed."""
     import json
 
-    from stan_jax.evaluation import breakdown, score
+    from stan_jax.errors import InputError
+    from stan_jax.evaluation import score
     from stan_jax.files import replacing
     from stan_jax.video import page
 
-    scores = score.score_files(
-        args.ground_truth, args.results, args.class_agnostic, args.workers
-    )
+    if args.frames and not args.report:
+        raise InputError("--frames", "", "needs --report, the page with the pictures")
+    errors = bool(args.errors or args.report)
+    if errors and args.class_agnostic:
+        raise InputError("--class-agnostic", "", "leaves no classes to --errors")
+    files = args.ground_truth, args.results
+    scores = score.score_files(*files, args.class_agnostic, args.workers, errors=errors)
     print(score.text(scores))
-    content = score.as_json(scores)
-    if args.errors or args.report:
-        lost = breakdown.evaluate_files(args.ground_truth, args.results, args.workers)
-        print("\n" + breakdown.text(lost, scores.names))
-        content["errors"] = lost._asdict() | {
-            "errors": [error._asdict() for error in lost.errors]
-        }
-        if args.report:
-            shown = None
-            if args.frames:
-                files = args.ground_truth, args.results, args.frames
-                shown = page.pictures(lost, *files)
-            with replacing(args.report) as partial:
-                text = page.page(scores, lost, args.results, shown)
-                partial.write_text(text, encoding="utf-8")
-            print(f"\npage: {args.report}")
+    if args.report:
+        shown = page.pictures(scores, *files, args.frames) if args.frames else {}
+        with replacing(args.report) as partial:
+            text = page.page(scores, args.results, shown)
+            partial.write_text(text, encoding="utf-8")
+        print(f"\npage: {args.report}")
     if args.json:
         with replacing(args.json) as partial:
-            partial.write_text(json.dumps(content, indent=2) + "\n")
+            content = json.dumps(score.as_json(scores), indent=2)
+            partial.write_text(content + "\n")

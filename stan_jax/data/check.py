@@ -143,7 +143,7 @@ class _Checker:
 
     def _members(self) -> Iterator[tuple[str, int | None, Any]]:
         if self._content is None:
-            yield from json_stream.members(self.path, segmentations.pack_counts)
+            yield from json_stream.members(self.path)
             return
         for key, value in self._content.items():
             yield key, json_stream.START, None

@@ -1,11 +1,13 @@
 """Where does the AP go: what it would be if every error of one kind were mended.
 
 After Bolya et al., TIDE, 2020, carried over from boxes to tracks: every found track has
-at most one kind of error and one true track that it was meant for.
+at most one kind of error, the one that costs it most, and at most one object that it
+was meant for.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,15 +15,15 @@ import numpy as np
 from jaxtyping import Float
 from pycocotools import mask as coco_mask
 
-from stan_jax.evaluation import youtube_vis_ap
+from stan_jax.evaluation import files, videos
 from stan_jax.evaluation.run_lengths import Masks
 from stan_jax.evaluation.video_ap import FoundTrack, TrueTrack, VideoAp, match
 
 KINDS = {
     "class": "right object, wrong class",
-    "loose": "right object, mask too loose",
+    "loose": "right object, loose mask",
     "duplicate": "a second track of an object",
-    "background": "no object there",
+    "background": "nothing there, or too little of it",
     "missed": "object that no track was meant for",
     "switch": "goes over from one object to another",
     "fragment": "frames of its object are missing",
@@ -68,24 +70,22 @@ def evaluate_files(
 
     Raises: InputError as `youtube_vis_ap.evaluate_files`.
     """
-    with youtube_vis_ap.pool(workers) as executor:
-        truth, found = youtube_vis_ap.read_both(instances_path, results_path, executor)
+    with videos.crew(workers) as crew:
+        truth = files.true_tracks(instances_path)
         ids = [c["id"] for c in truth.categories]
-        scores = {kind: VideoAp(ids) for kind in ("", *KINDS)}
-        errors = []
-        for video_id, part in youtube_vis_ap.each_video(
-            one_video, truth, found, executor
-        ):
-            # Categories outside the file's list stand for nothing.
-            groups = {c: k for k, (c,) in enumerate(scores[""].groups)}
-            for kind, score in scores.items():
-                matched = part.by_kind[kind] if kind else part.matched
-                matched = {groups[c]: m for c, m in matched.items() if c in groups}
-                score.add_matched(video_id, matched)
-            errors += [e for e in part.errors if e.category_id in groups]
+        compared = crew.run(partial(one_video, ids), truth, results_path)
+    return total(ids, compared.parts)
+
+
+def total(category_ids: Sequence, parts: Mapping[Any, Mended]) -> Breakdown:
+    """What all videos together lose; parts: of each video, by id."""
+    scores = {kind: VideoAp(category_ids) for kind in ("", *KINDS)}
+    for video_id, part in parts.items():
+        for kind, score in scores.items():
+            matched = part.by_kind[kind] if kind else part.matched
+            score.add_matched(video_id, matched)
     aps = {kind: _aps(score) for kind, score in scores.items()}
     order = {kind: i for i, kind in enumerate(KINDS)}
-    errors.sort(key=lambda e: (order[e.kind], -e.score, str(e.video_id), e.row))
     return Breakdown(
         aps[""][0],
         {kind: aps[kind][0] - aps[""][0] for kind in KINDS},
@@ -94,7 +94,10 @@ def evaluate_files(
             for c in aps[""][1]
             if aps[""][1][c] >= 0
         },
-        errors,
+        sorted(
+            (error for part in parts.values() for error in part.errors),
+            key=lambda e: (order[e.kind], -e.score, str(e.video_id), e.row),
+        ),
     )
 
 
@@ -106,65 +109,66 @@ def _aps(score: VideoAp) -> tuple[float, dict[Any, float]]:
 
 
 def one_video(
-    video: dict[str, Any], truth: Sequence[TrueTrack], found: Sequence[FoundTrack]
+    category_ids: Sequence,
+    video: dict[str, Any],
+    truth: Sequence[TrueTrack],
+    found: Sequence[FoundTrack],
 ) -> Mended:
     """Sort the errors of one video and mend them, one kind at a time."""
-    truth, found = list(truth), list(found)
-    common, areas, true_areas = _common(found, truth)
-    kinds, targets, overlap = _judge(found, truth, common, areas, true_areas)
-    categories = sorted({t.category_id for t in [*truth, *found]}, key=str)
-
-    def compared(tracks: list[FoundTrack]) -> dict:
-        groups = [[c] for c in categories]
-        return {categories[k]: m for k, m in match(groups, truth, tracks).items()}
-
-    claimed = {
-        m for kind, m in zip(kinds, targets, strict=True) if kind in ("", "loose")
+    # Categories outside the file's list stand for nothing.
+    true = [track for track in truth if track.category_id in category_ids]
+    seen = [track for track in found if track.category_id in category_ids]
+    groups = [[c] for c in sorted(set(category_ids))]
+    judged = _judge(seen, true)
+    by_kind = {
+        kind: match(groups, true, _mended(kind, judged, seen, true)) for kind in KINDS
     }
-    meant = {m for m in targets if m >= 0}
-    missed = [m for m, g in enumerate(truth) if m not in meant and not g.crowd]
-    by_kind = {}
-    for kind in KINDS:
-        tracks, taken = [], set(claimed)
-        best_first = sorted(range(len(found)), key=lambda n: -found[n].score)
-        for n in best_first:
-            if kinds[n] != kind or kind == "missed":
-                tracks.append((n, found[n]))
-                continue
-            m = targets[n]
-            free = m not in taken or kind == "loose"
-            if m >= 0 and kind != "duplicate" and free:
-                taken.add(m)
-                tracks.append((n, _mend(kind, found[n], truth[m])))
-        if kind == "missed":
-            # Above all others, so that a missed object costs nothing else.
-            top = max((d.score for d in found), default=1.0)
-            added = [
-                FoundTrack(top, truth[m].category_id, truth[m].masks) for m in missed
-            ]
-            tracks += [(-1, d) for d in added]
-        by_kind[kind] = compared([d for _, d in sorted(tracks, key=lambda x: x[0])])
     errors = [
         Error(
-            kinds[n],
+            judged.kinds[n],
             video["id"],
-            d.row,
-            truth[targets[n]].id if targets[n] >= 0 else None,
-            d.category_id,
-            d.score,
-            float(overlap[n, targets[n]]) if targets[n] >= 0 else 0.0,
-            _span(d.masks),
+            track.row,
+            true[m].id if m >= 0 else None,
+            track.category_id,
+            track.score,
+            float(judged.overlap[n, m]) if m >= 0 else 0.0,
+            _span(track.masks),
         )
-        for n, d in enumerate(found)
-        if kinds[n]
+        for n, (track, m) in enumerate(zip(seen, judged.targets, strict=True))
+        if judged.kinds[n]
     ]
-    for m in missed:
-        g = truth[m]
+    for g in (true[m] for m in judged.missed):
         span = _span(g.masks)
         errors.append(
             Error("missed", video["id"], -1, g.id, g.category_id, 0.0, 0.0, span)
         )
-    return Mended(compared(found), by_kind, errors)
+    return Mended(match(groups, true, seen), by_kind, errors)
+
+
+def _mended(
+    kind: str,
+    judged: "Judged",
+    found: Sequence[FoundTrack],
+    truth: Sequence[TrueTrack],
+) -> list[FoundTrack]:
+    """The found tracks with every error of one kind mended, in their order."""
+    if kind == "missed":
+        # Above all others, so that a missed object costs nothing else.
+        top = max((d.score for d in found), default=1.0)
+        added = [truth[m] for m in judged.missed]
+        return [*found, *(FoundTrack(top, g.category_id, g.masks) for g in added)]
+    taken, tracks = set(judged.taker), {}
+    for n in sorted(range(len(found)), key=lambda n: -found[n].score):
+        if judged.kinds[n] != kind:
+            tracks[n] = found[n]
+            continue
+        m = judged.targets[n]
+        # What is meant for an object that another track has is one too many.
+        own = judged.taker.get(m) == n
+        if kind not in ("duplicate", "background") and (own or m not in taken):
+            taken.add(m)
+            tracks[n] = _mend(kind, found[n], truth[m])
+    return [tracks[n] for n in sorted(tracks)]
 
 
 def _span(masks: Masks) -> tuple[int, int]:
@@ -172,18 +176,23 @@ def _span(masks: Masks) -> tuple[int, int]:
     return (int(shown[0]), int(shown[-1])) if shown.size else (-1, -1)
 
 
-def _judge(found, truth, common, areas, true_areas) -> tuple[list, list, np.ndarray]:
-    """Kind ("" for none) and target (-1 for none) of each found track; overlaps."""
+class Judged(NamedTuple):
+    """What is wrong with each found track of a video, and with no track at all."""
+
+    kinds: list[str]  # "" for none
+    targets: list[int]  # the object that it was meant for; -1 for none
+    overlap: Float[np.ndarray, "n m"]
+    taker: dict[int, int]  # object -> the found track that AP gives it to
+    missed: list[int]
+
+
+def _judge(found: list[FoundTrack], truth: list[TrueTrack]) -> Judged:
+    common, areas, true_areas = _common(found, truth)
     union = areas[:, None] + true_areas - common  # [n m t]
-    total = union.sum(-1)
-    overlap = np.divide(
-        common.sum(-1), total, out=np.zeros(total.shape), where=total > 0
-    )
-    shown = (areas > 0)[:, None]
-    within = (union * shown).sum(-1)  # in the frames of the found track alone
-    there = np.divide(
-        common.sum(-1), within, out=np.zeros(within.shape), where=within > 0
-    )
+    overlap = _ratio(common.sum(-1), union.sum(-1))
+    shown = areas > 0
+    # In the frames of the found track alone.
+    there = _ratio(common.sum(-1), (union * shown[:, None]).sum(-1))
     follows = (common >= SAME * union) & (common > 0)  # [n m t]
     same = np.array(
         [[d.category_id == g.category_id for g in truth] for d in found], bool
@@ -191,33 +200,50 @@ def _judge(found, truth, common, areas, true_areas) -> tuple[list, list, np.ndar
     kinds, targets = [""] * len(found), [-1] * len(found)
     taker: dict[int, int] = {}
     for n in sorted(range(len(found)), key=lambda n: -found[n].score):
-        if not truth:
+        free = [m not in taker or truth[m].crowd for m in range(len(truth))]
+        fit = np.where(same[n] & np.array(free, bool), overlap[n], -1)
+        m = int(fit.argmax()) if truth else -1
+        if m >= 0 and fit[m] >= SAME:
+            targets[n] = m
+            if not truth[m].crowd:
+                taker[m] = n
+                if overlap[n, m] < EXACT:
+                    lost = union[n, m] - common[n, m]
+                    kinds[n] = _most_lost(lost, shown[n], follows[n], m)
+        elif m >= 0:
+            kinds[n], targets[n] = _why(
+                same[n], overlap[n], there[n], follows[n], taker, shown[n], shown
+            )
+        else:
             kinds[n] = "background"
-            continue
-        fit = np.where(same[n], overlap[n], -1)
-        free = np.array([m not in taker or truth[m].crowd for m in range(len(truth))])
-        m = int(np.where(free, fit, -1).argmax())
-        if free[m] and fit[m] >= SAME:
-            targets[n], taker[m] = m, n
-            if truth[m].crowd:
-                continue
-            if overlap[n, m] < EXACT:
-                kinds[n] = "loose" if there[n, m] < EXACT else "fragment"
-            continue
-        kinds[n], targets[n] = _why(
-            same[n], overlap[n], there[n], follows[n], taker, areas[n] > 0, areas
-        )
-    return kinds, targets, overlap
+    meant = set(targets)
+    missed = [m for m, g in enumerate(truth) if m not in meant and not g.crowd]
+    return Judged(kinds, targets, overlap, taker, missed)
 
 
-def _why(same, overlap, there, follows, taker, shown, areas) -> tuple[str, int]:
-    """What is wrong with a track that is nobody's."""
+def _ratio(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return np.divide(a, b, out=np.zeros(b.shape), where=b > 0)
+
+
+def _most_lost(lost, shown, follows, m: int) -> str:
+    """What costs a track, which has its object, most pixels of it."""
+    elsewhere = shown & ~follows[m] & follows.any(axis=0)
+    kinds = {
+        "loose": shown & ~elsewhere,
+        "fragment": ~shown,
+        "switch": elsewhere,
+    }
+    return max(kinds, key=lambda kind: lost[kinds[kind]].sum())
+
+
+def _why(same, overlap, there, follows, taker, own, shown) -> tuple[str, int]:
+    """What is wrong with a track that is nobody's; own: its frames."""
     followed = np.flatnonzero(follows.any(-1))
     at = [frozenset(np.flatnonzero(follows[m]).tolist()) for m in followed]
     # Another object in frames where the first one is not followed: no mere overlap.
     if len(followed) > 1 and any(a - b and b - a for a in at for b in at):
         length = [
-            len(a) + same[m] * len(shown) for m, a in zip(followed, at, strict=True)
+            len(a) + same[m] * len(own) for m, a in zip(followed, at, strict=True)
         ]
         best = int(followed[np.argmax(length)])  # of its own class, if one is
         if overlap[best] < SAME:
@@ -226,8 +252,8 @@ def _why(same, overlap, there, follows, taker, shown, areas) -> tuple[str, int]:
     if same[m] and there[m] >= SAME:
         if m not in taker:
             return "fragment", m
-        shared = (shown & (areas[taker[m]] > 0)).sum()
-        return ("duplicate" if 2 * shared > shown.sum() else "fragment"), m
+        shared = (own & shown[taker[m]]).sum()
+        return ("duplicate" if 2 * shared > own.sum() else "fragment"), m
     m = int(overlap.argmax())
     if overlap[m] >= SAME:
         return "class", m
@@ -242,11 +268,11 @@ def _mend(kind: str, track: FoundTrack, true: TrueTrack) -> FoundTrack:
         return track._replace(category_id=true.category_id)
     if kind == "switch":
         return track._replace(masks=true.masks)
+    # In the frames that it shows, or in those where it is missing: the true mask.
     texts, sizes = list(track.masks.texts), track.masks.sizes.copy()
     areas = track.masks.areas.copy()
     for t in range(min(len(texts), len(true.masks.texts))):
-        shows = areas[t] > 0
-        if true.masks.areas[t] > 0 and (shows if kind == "loose" else not shows):
+        if (areas[t] > 0) == (kind == "loose"):
             texts[t], sizes[t] = true.masks.texts[t], true.masks.sizes[t]
             areas[t] = true.masks.areas[t]
     return track._replace(masks=Masks(texts, sizes, areas))
@@ -264,7 +290,6 @@ def _common(
     for side, rows in ((found, areas), (truth, true_areas)):
         for row, track in zip(rows, side, strict=True):
             row[: len(track.masks.areas)] = track.masks.areas
-            _ = track.masks.broken  # raises where comparing would never end
     common = np.zeros((len(found), len(truth), length))
     for t in range(length):
         n, m = np.flatnonzero(areas[:, t]), np.flatnonzero(true_areas[:, t])

@@ -1,58 +1,58 @@
 """Is a COCO run-length text really a mask of its size, and how large is the mask?"""
 
-from collections.abc import Sequence
-from functools import cached_property
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Int
-from pycocotools import mask as coco_mask
 
 from stan_jax.errors import InputError
 
-_DIGITS = bytes(range(48, 112))  # the characters that a compressed text may hold
+MOST = 2**24  # height and width of a mask are below it
+CHARACTERS = 2**19  # of counts that are decoded at once, about
+# Characters of a compressed text: "0" to "O" end a run, "P" to "o" have more behind.
+_ENDS, _MORE = bytes(range(48, 80)), bytes(range(80, 112))
+# What a run of one character means: 5 bits with a sign.
+_SIGNED = bytes((x ^ 16) - 16 & 255 for x in range(32)).rjust(80, b"\0").ljust(256)
+
+Fail = Callable[[int, str], InputError]  # of the mask of this number, with this rule
 
 
 class Masks:
-    """One object through a video: the masks of its frames, as far as files say.
+    """One object through a video: the masks of its frames.
 
     texts: compressed counts; None where there is no mask.
     sizes: [t 2], height and width; 0 where there is no mask.
     areas: [t], pixels; likewise.
+    broken: [t], whether a run of length 0 stands inside the counts.
     """
 
     def __init__(
         self,
-        texts: list[bytes | None],
+        texts: Sequence[str | None],
         sizes: Int[np.ndarray, "t 2"],
         areas: Int[np.ndarray, " t"],
-        file: str | Path = "segmentations",
-        record: str = "",
+        broken: Bool[np.ndarray, " t"] | None = None,
     ):
         self.texts, self.sizes, self.areas = texts, sizes, areas
-        self._file, self._record = file, record
+        self.broken = np.zeros(len(texts), bool) if broken is None else broken
 
-    @cached_property
-    def broken(self) -> Bool[np.ndarray, " t"]:
-        """Where a run of length 0 stands inside the counts.
+    def __getstate__(self) -> tuple:
+        # One text and one table: a tenth of the time that the parts would take.
+        lengths = [-1 if text is None else len(text) for text in self.texts]
+        table = np.column_stack([lengths, self.sizes, self.areas, self.broken])
+        text = "".join(text for text in self.texts if text is not None)
+        return text, table.astype(np.int64).tobytes()
 
-        To be asked for before two masks are compared: pycocotools never returns from
-        comparing masks whose runs add up to different numbers.
-        Raises: InputError where runs do not add up to height x width.
-        """
-        broken = np.zeros(len(self.texts), bool)
-        times = [t for t, text in enumerate(self.texts) if text is not None]
-        if times:
-            names = _names(self._record, times)
-            counts = [text for text in self.texts if text is not None]
-            runs, first = _decode(counts, self._file, names)
-            pixels = self.sizes[times].prod(axis=1)
-            _check_sums(runs, first, pixels, self._file, names)
-            # The first run may be 0 (a mask that holds pixel 0); any other is odd.
-            zero = runs == 0
-            zero[first] = False
-            broken[times] = np.logical_or.reduceat(zero, first)
-        return broken
+    def __setstate__(self, state: tuple) -> None:
+        text, packed = state
+        table = np.frombuffer(packed, np.int64).reshape(-1, 5)
+        texts, place = [], 0
+        for length in table[:, 0].tolist():
+            texts.append(None if length < 0 else text[place : place + length])
+            place += max(length, 0)
+        self.__init__(texts, table[:, 1:3], table[:, 3], table[:, 4].astype(bool))
 
 
 def read(
@@ -60,100 +60,178 @@ def read(
     file: str | Path = "segmentations",
     record: str = "",
 ) -> Masks:
-    """The masks of one track with their areas; anything falsy is "no mask".
+    """The masks of one track; anything falsy is "no mask". As `read_many`."""
+    return read_many([segmentations], file, [record])[0]
 
-    segmentations: as they stand in a file, unchecked.
-    file, record: how an error names the track.
-    Raises: InputError for a segmentation that is not {"size": [h, w], "counts": text};
-    `Masks.broken` looks at the runs, which takes most of the time.
+
+def read_many(
+    tracks: Sequence[Sequence], file: str | Path, records: Sequence[str]
+) -> list[Masks]:
+    """The masks of some tracks, each as a list of one entry a frame.
+
+    tracks: as they stand in a file, unchecked. records: how errors name each.
+    Raises: InputError for a mask that is not {"size": [height, width], "counts": text}
+    or whose runs do not add up to height x width: pycocotools, which takes all that for
+    granted, would give any number or never return.
     """
-    times = [t for t, segmentation in enumerate(segmentations) if segmentation]
-    texts: list[bytes | None] = [None] * len(segmentations)
-    sizes = np.zeros((len(segmentations), 2), np.int64)
-    areas = np.zeros(len(segmentations), np.int64)
-    if times:
-        names = _names(record, times)
-        shown = [segmentations[t] for t in times]
-        sizes[times], counts = _fields(shown, file, names)
-        _check_texts(counts, file, names)
-        rles = [
-            {"size": size, "counts": text}
-            for size, text in zip(sizes[times].tolist(), counts, strict=True)
-        ]
-        areas[times] = coco_mask.area(rles)
-        for t, text in zip(times, counts, strict=True):
-            texts[t] = text
-    return Masks(texts, sizes, areas, file, record)
+    flat = [mask for track in tracks for mask in track]
+    at = [k for k, mask in enumerate(flat) if mask]
+    stop = np.cumsum([len(track) for track in tracks], dtype=np.int64)
+
+    def fail(k: int, rule: str) -> InputError:
+        n = int(np.searchsorted(stop, at[k], side="right"))
+        t = at[k] - int(stop[n]) + len(tracks[n])
+        return InputError(file, f"{records[n]}, frame {t}".removeprefix(", "), rule)
+
+    sizes, texts = _fields([flat[k] for k in at], fail)
+    areas, broken = _measure(texts, sizes.prod(axis=1), fail)
+
+    all_texts: list[str | None] = [None] * len(flat)
+    for k, text in zip(at, texts, strict=True):
+        all_texts[k] = text
+    all_sizes = np.zeros((len(flat), 2), np.int64)
+    all_areas = np.zeros(len(flat), np.int64)
+    all_broken = np.zeros(len(flat), bool)
+    all_sizes[at], all_areas[at], all_broken[at] = sizes, areas, broken
+    parts = [
+        slice(b - len(track), b) for b, track in zip(stop.tolist(), tracks, strict=True)
+    ]
+    return [
+        Masks(all_texts[p], all_sizes[p], all_areas[p], all_broken[p]) for p in parts
+    ]
 
 
-def _names(record: str, times: list[int]) -> list[str]:
-    return [f"{record}, frame {t}".removeprefix(", ") for t in times]
+def _fields(masks: list, fail: Fail) -> tuple[Int[np.ndarray, "n 2"], list[str]]:
+    """Sizes and counts, looked at one by one only if something is wrong."""
+    try:
+        given = [mask["size"] for mask in masks]
+        if given and given.count(given[0]) == len(given):  # all alike, as a rule
+            given = given[:1]
+        sizes = np.array(given).reshape(len(given), -1)
+        texts = [mask["counts"] for mask in masks]
+        sound = "".join(texts).isascii() and all(texts)
+        sound &= sizes.shape[1] == 2 and sizes.dtype == np.int64
+        if sound and sizes.min() > 0 and sizes.max() < MOST:
+            return np.broadcast_to(sizes, (len(texts), 2)), texts
+    except (TypeError, KeyError, ValueError, AttributeError, OverflowError):
+        pass
+    fields = [_field(mask, k, fail) for k, mask in enumerate(masks)]
+    sizes = np.array([size for size, _ in fields], np.int64).reshape(-1, 2)
+    return sizes, [text for _, text in fields]
 
 
-def _fields(shown: list, file, names) -> tuple[list, list[bytes]]:
-    sizes, texts = [], []
-    for segmentation, name in zip(shown, names, strict=True):
-        try:
-            (height, width), text = segmentation["size"], segmentation["counts"]
-            texts.append(text if isinstance(text, bytes) else text.encode("ascii"))
-            sizes.append((int(height), int(width)))
-        except (TypeError, KeyError, ValueError, AttributeError, OverflowError) as e:
-            rule = 'a mask must be {"size": [height, width], "counts": text}'
-            raise InputError(file, name, f"{rule}, not {segmentation!r:.60}") from e
-        if not (0 < height < 2**24 and 0 < width < 2**24 and text):
-            rule = "a mask needs a positive size and at least one run"
-            raise InputError(file, name, f"{rule}, not {segmentation!r:.60}")
-    return sizes, texts
+def _field(mask: Any, k: int, fail: Fail) -> tuple[tuple[int, int], str]:
+    try:
+        (height, width), text = mask["size"], mask["counts"]
+        # pycocotools makes bytes of what json holds as a text.
+        text = (text if isinstance(text, bytes) else text.encode()).decode("ascii")
+        size = int(height), int(width)
+    except (TypeError, KeyError, ValueError, AttributeError, OverflowError) as error:
+        rule = 'a mask must be {"size": [height, width], "counts": text}'
+        raise fail(k, f"{rule}, not {mask!r:.60}") from error
+    if not (0 < height < MOST and 0 < width < MOST and text):
+        rule = "a mask needs a positive size and at least one run"
+        raise fail(k, f"{rule}, not {mask!r:.60}")
+    return size, text
 
 
-def _check_texts(texts: list[bytes], file, names) -> None:
-    """What pycocotools takes for granted: known characters, no run cut short."""
-    if b"".join(texts).translate(None, _DIGITS) or any(
-        (text[-1] - 48) & 32 for text in texts
-    ):
-        for text, name in zip(texts, names, strict=True):
-            if text.translate(None, _DIGITS) or (text[-1] - 48) & 32:
-                raise _foreign(text, file, name)
+def _measure(
+    texts: list[str], pixels: Int[np.ndarray, " n"], fail: Fail
+) -> tuple[Int[np.ndarray, " n"], Bool[np.ndarray, " n"]]:
+    """Area of each mask, and whether a run of length 0 stands inside its counts."""
+    areas, broken = np.zeros(len(texts), np.int64), np.zeros(len(texts), bool)
+    ends = np.cumsum(np.fromiter(map(len, texts), np.int64, len(texts)))
+    begin = 0
+    while begin < len(texts):
+        before = ends[begin - 1] if begin else 0
+        end = max(begin + 1, int(np.searchsorted(ends, before + CHARACTERS)))
+        part = slice(begin, end)
+
+        def fail_here(k: int, rule: str, begin: int = begin) -> InputError:
+            return fail(begin + k, rule)
+
+        text = "".join(texts[part]).encode()
+        _check_text(text, ends[part] - before, fail_here)
+        runs, first, stop = _decode(text, ends[part] - before, fail_here)
+        areas[part] = _areas(runs, first, stop, pixels[part], fail_here)
+        # The first run may be 0 (a mask that holds pixel 0); any other is odd.
+        if runs.min() == 0:
+            zero = runs == 0
+            zero[first] = False
+            broken[part] = np.logical_or.reduceat(zero, first)
+        begin = end
+    return areas, broken
 
 
-def _foreign(text: bytes, file, name: str) -> InputError:
-    rule = f"counts are not compressed run lengths: {text!r:.60}"
-    return InputError(file, name, rule)
+def _check_text(text: bytes, ends: Int[np.ndarray, " n"], fail: Fail) -> None:
+    """Known characters, and no run cut short."""
+    digits = np.frombuffer(text, np.uint8)
+    if digits.min() >= 48 and digits.max() < 112 and (digits[ends - 1] < 80).all():
+        return
+    strange = (digits < 48) | (digits >= 112)
+    strange[ends - 1] |= digits[ends - 1] >= 80
+    k = int(np.searchsorted(ends, np.flatnonzero(strange)[0], side="right"))
+    found = text[ends[k - 1] if k else 0 : ends[k]]
+    raise fail(k, f"counts are not compressed run lengths: {found!r:.60}")
 
 
-def _decode(texts: list[bytes], file, names) -> tuple[np.ndarray, np.ndarray]:
-    """Run lengths of all masks end to end, and where each mask's runs start.
+def _areas(
+    runs, first, stop, pixels: Int[np.ndarray, " n"], fail: Fail
+) -> Int[np.ndarray, " n"]:
+    """Pixels of each object, where all runs together cover the mask."""
+    # Where no sum can be too long for it, the shorter type is three times as fast.
+    least, most = int(runs.min()), int(runs.max())
+    short = int((stop - first).max()) * max(most, -least) < 2**31
+    sums = np.zeros((2, len(first)), np.int64)  # of every second run of the array
+    for odd in (0, 1):
+        begin, end = (first - odd + 1) // 2, (stop - odd + 1) // 2
+        some = np.flatnonzero(end > begin)
+        if some.size:
+            kind = np.int32 if short else np.int64
+            sums[odd, some] = np.add.reduceat(runs[odd::2], begin[some], dtype=kind)
+    wrong = sums.sum(axis=0) != pixels
+    if least < 0:
+        wrong |= np.minimum.reduceat(runs, first) < 0
+    wrong |= stop - first > pixels + 1
+    for k in np.flatnonzero(wrong)[:1].tolist():
+        mask = runs[first[k] : stop[k]]
+        rule = f"counts must add up to height x width = {pixels[k]}"
+        found = f"{len(mask)} runs, the least {mask.min()}, add up to {mask.sum()}"
+        raise fail(k, f"{rule}, but {found}")
+    # A mask's second run is the first of the object.
+    return sums[1 - first % 2, np.arange(len(first))]
 
-    A run is written in 5-bit digits, lowest first, as characters from "0" on; digits
-    with more to come carry 32, the last one is signed. From a mask's fourth run on it
-    is the difference to the run two before (COCO maskApi.c rleFrString).
+
+def _decode(
+    text: bytes, ends: Int[np.ndarray, " n"], fail: Fail
+) -> tuple[Int[np.ndarray, " r"], Int[np.ndarray, " n"], Int[np.ndarray, " n"]]:
+    """Run lengths of masks end to end, and where those of each mask start and stop.
+
+    ends: where the text of each mask ends. A run is written in 5-bit digits, lowest
+    first; digits with more to come carry 32, the last one is signed. From a mask's
+    fourth run on it is the difference to the run two before (COCO maskApi.c
+    rleFrString). As wide as in C, where too large a run wraps too.
     """
-    digits = np.frombuffer(b"".join(texts), np.uint8) - np.uint8(48)
-    ends = np.cumsum([len(text) for text in texts])
-    more = digits > 31
-    leading = np.flatnonzero(more)  # few: most runs are one digit
+    step = np.frombuffer(text.translate(_SIGNED, _MORE), np.int8).astype(np.int32)
+    digits = np.frombuffer(text, np.uint8)
+    leading = np.flatnonzero(digits >= 80)  # few: most runs are one digit
+    stop = ends - np.searchsorted(leading, ends)
     # As many runs end before a leading digit as there are other characters.
     run = leading - np.arange(len(leading))
-    start = np.flatnonzero(np.diff(run, prepend=-1))
-    extra = np.diff(start, append=len(run))  # leading digits of each such run
-    wrong = leading[start[extra > 6]]  # beyond 35 bits
-    if wrong.size:
-        mask = int(np.searchsorted(ends, wrong[0], side="right"))
-        raise _foreign(texts[mask], file, names[mask])
-
-    small = digits[~more].view(np.int8)
-    small ^= 16  # sign of 5 bits, in place: fresh arrays take most of the time
-    small -= 16
-    step = small.astype(np.int32)  # as wide as in C, where too large a run wraps too
-    if leading.size:
-        place = 5 * (np.arange(len(run)) - np.repeat(start, extra))
-        low = (digits[leading].astype(np.int64) & 31) << place
-        run = run[start]
-        long = (step[run].astype(np.int64) << 5 * extra) + np.add.reduceat(low, start)
-        step[run] = long.astype(np.int32)
-    stop = ends - np.searchsorted(leading, ends)
+    last = np.diff(leading, append=-1) != 1  # the digit before the one with the sign
+    for number in range(8):
+        chosen = np.flatnonzero(last)
+        if not chosen.size:
+            break
+        if number == 6:  # and one more, each of 5 bits
+            k = int(np.searchsorted(ends, leading[chosen[0]], side="right"))
+            raise fail(k, "counts are not compressed run lengths: above 2^35")
+        at = run[chosen]
+        step[at] = (step[at] << 5) + (digits[leading[chosen]] - np.uint8(80))
+        # Then the one before, of numbers that are longer.
+        last = np.append(last[1:] & (np.diff(leading) == 1), False)
     first = np.concatenate([[0], stop[:-1]])
-    return _chained(step, first, stop), first
+    return _chained(step, first, stop), first, stop
 
 
 def _chained(step, first, stop) -> np.ndarray:
@@ -172,14 +250,3 @@ def _chained(step, first, stop) -> np.ndarray:
         runs[odd::2] -= np.repeat(base, number).astype(np.int32, copy=False)
     runs[first] = step[first]
     return runs
-
-
-def _check_sums(runs, first, pixels, file, names) -> None:
-    total = np.add.reduceat(runs, first, dtype=np.int64)
-    least = np.minimum.reduceat(runs, first)
-    number = np.diff(first, append=len(runs))
-    wrong = (total != pixels) | (least < 0) | (number > pixels + 1)
-    for k in np.flatnonzero(wrong)[:1]:
-        rule = f"counts must add up to height x width = {pixels[k]}"
-        found = f"{number[k]} runs, the least {least[k]}, add up to {total[k]}"
-        raise InputError(file, names[k], f"{rule}, but {found}")

@@ -1,18 +1,28 @@
 """All that can be said of a results file: official numbers, by category, tracking."""
 
+from collections import Counter
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from stan_jax.evaluation import tracking_metrics, youtube_vis_ap
-from stan_jax.evaluation.video_ap import THRESHOLDS, VideoAp, match
+from stan_jax.evaluation import (
+    breakdown,
+    files,
+    tracking_metrics,
+    videos,
+    youtube_vis_ap,
+)
+from stan_jax.evaluation.breakdown import Breakdown
+from stan_jax.evaluation.files import Truth
+from stan_jax.evaluation.video_ap import THRESHOLDS, Matched, VideoAp, match
 
 
 class Category(NamedTuple):
     """Average precision of one category; -1 where there is nothing to find."""
 
+    id: Any
     name: str
     ap: float
     ap50: float
@@ -29,6 +39,15 @@ class Scores(NamedTuple):
     categories: list[Category]
     tracking: dict[str, float]
     names: dict[Any, str]  # of the categories
+    lost: Breakdown | None  # where the AP goes, if it was asked for
+
+
+class Part(NamedTuple):
+    """What one video adds."""
+
+    matched: dict[int, Matched]
+    counts: tracking_metrics.Counts
+    mended: breakdown.Mended | None
 
 
 def score_files(
@@ -36,54 +55,67 @@ def score_files(
     results_path: str | Path,
     class_agnostic: bool = False,
     workers: int = 1,
+    *,
+    errors: bool = False,
 ) -> Scores:
     """Everything at once; each file is read once, and one video at a time.
 
     class_agnostic: all categories are one; tracking metrics always see them so.
-    workers: processes that share the videos.
+    workers: processes that share the videos. errors: also say where the AP goes.
     Raises: InputError as `youtube_vis_ap.evaluate_files`.
     """
-    with youtube_vis_ap.pool(workers) as executor:
-        truth, found = youtube_vis_ap.read_both(instances_path, results_path, executor)
-        score = VideoAp([c["id"] for c in truth.categories], class_agnostic)
-        work = partial(_one_video, score.groups, instances_path, results_path)
-        tracking = {}
-        for video_id, (matched, tracking[video_id]) in youtube_vis_ap.each_video(
-            work, truth, found, executor
-        ):
-            score.add_matched(video_id, matched)
+    with videos.crew(workers) as crew:
+        truth = files.true_tracks(instances_path)
+        ids = [c["id"] for c in truth.categories]
+        score = VideoAp(ids, class_agnostic)
+        paths = instances_path, results_path
+        work = partial(_one_video, score.groups, paths, ids if errors else None)
+        parts, found = crew.run(work, truth, results_path)
+    for video_id, part in parts.items():
+        score.add_matched(video_id, part.matched)
     stats = score.finish()
     curves = {name: stats.pop(name) for name in ("precision", "recall", "scores")}
     rows = [] if class_agnostic else _categories(truth, found, curves)
     official = {name: float(value) for name, value in stats.items()}
-    total = tracking_metrics.Total()
-    for counts in tracking_metrics.in_order(truth, tracking, instances_path):
-        total.add(counts)
-    names = {c["id"]: str(c.get("name", c["id"])) for c in truth.categories}
-    return Scores(official, rows, total.summary(), names)
+    counts = {video_id: part.counts for video_id, part in parts.items()}
+    tracking = tracking_metrics.Total()
+    for video in tracking_metrics.in_order(truth, counts, instances_path):
+        tracking.add(video)
+    mended = {video_id: part.mended for video_id, part in parts.items() if part.mended}
+    lost = breakdown.total(ids, mended) if errors else None
+    return Scores(official, rows, tracking.summary(), _names(truth), lost)
 
 
-def _one_video(groups, instances_path, results_path, video, true, found) -> tuple:
-    matched = match(groups, true, found)
-    counts = tracking_metrics.count(video, true, found, instances_path, results_path)
-    return matched, counts
+def _one_video(groups, paths, category_ids, video, true, found) -> Part:
+    mended = None
+    if category_ids is not None:
+        mended = breakdown.one_video(category_ids, video, true, found)
+    counts = tracking_metrics.count(video, true, found, *paths)
+    return Part(match(groups, true, found), counts, mended)
 
 
-def _categories(truth, found, curves: dict[str, np.ndarray]) -> list[Category]:
-    names = {c["id"]: str(c.get("name", c["id"])) for c in truth.categories}
+def _names(truth: Truth) -> dict[Any, str]:
+    return {c["id"]: str(c.get("name", c["id"])) for c in truth.categories}
+
+
+def _categories(
+    truth: Truth, found: Counter, curves: dict[str, np.ndarray]
+) -> list[Category]:
+    names = _names(truth)
     at = {round(float(x), 2): i for i, x in enumerate(THRESHOLDS)}
     rows = []
     for k, category_id in enumerate(sorted(names)):
         precision = curves["precision"][:, :, k, 0, 2]  # all sizes, 100 a video
         rows.append(
             Category(
+                category_id,
                 names[category_id],
                 _mean(precision),
                 _mean(precision[at[0.5]]),
                 _mean(precision[at[0.75]]),
                 _mean(curves["recall"][:, k, 0, 1]),
                 truth.tracks.counts[category_id],
-                found.counts[category_id],
+                found[category_id],
             )
         )
     return rows
@@ -104,10 +136,12 @@ def text(scores: Scores) -> str:
         )
         lines += ["", head]
         for row in scores.categories:
-            figures = "".join(f"{_figure(x):>8}" for x in row[1:])
+            figures = "".join(f"{_figure(x):>8}" for x in row[2:])
             lines.append(f"{row.name:{width}}{figures}")
     lines += ["", "tracking, every category taken for one:"]
     lines += [f"{name:>8} {_figure(value)}" for name, value in scores.tracking.items()]
+    if scores.lost:
+        lines += ["", breakdown.text(scores.lost, scores.names)]
     return "\n".join(lines)
 
 
@@ -120,8 +154,12 @@ def _figure(value: Any) -> str:
 def as_json(scores: Scores) -> dict[str, Any]:
     """The same for machines."""
     rows = [row._asdict() for row in scores.categories]
-    return {
+    content = {
         "official": scores.official,
         "categories": rows,
         "tracking": scores.tracking,
     }
+    if scores.lost:
+        errors = [error._asdict() for error in scores.lost.errors]
+        content["errors"] = scores.lost._asdict() | {"errors": errors}
+    return content

@@ -12,7 +12,7 @@ class Shelf:
     """A temporary file of records; memory holds none of them.
 
     It stands where `tempfile` puts files (the environment's TMPDIR) and goes away with
-    the shelf. A copy in another process reads and writes the same file.
+    the shelf.
     """
 
     def __init__(self) -> None:
@@ -29,30 +29,17 @@ class Shelf:
         pickle.dump(record, self._opened[0], pickle.HIGHEST_PROTOCOL)
         return place
 
-    def close(self) -> None:
-        """Write out all that was added, so that other processes can read it."""
-        while self._opened:
-            self._opened.pop().close()
-
     def get(self, place: int) -> Any:
         """The record that was added there; no more can be added afterwards."""
         if not self._opened or self._opened[0].writable():
-            self.close()
+            while self._opened:
+                self._opened.pop().close()
             self._opened.append(open(self._path, "rb"))
         self._opened[0].seek(place)
         return pickle.load(self._opened[0])  # written by `add`, by nobody else
 
-    def __getstate__(self) -> Path:
-        return self._path
 
-    def __setstate__(self, path: Path) -> None:
-        # A guest: it closes what it opened, and leaves the file to its owner.
-        self._path, self._opened = path, []
-        weakref.finalize(self, _remove, None, self._opened)
-
-
-def _remove(folder: str | None, opened: list[BinaryIO]) -> None:
+def _remove(folder: str, opened: list[BinaryIO]) -> None:
     for file in opened:
         file.close()
-    if folder is not None:
-        shutil.rmtree(folder, ignore_errors=True)
+    shutil.rmtree(folder, ignore_errors=True)

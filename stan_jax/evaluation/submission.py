@@ -102,7 +102,6 @@ def _broken(row: dict, videos: dict, categories: set, seen: dict, known: bool):
             return
     try:
         checked = run_lengths.read(masks, "", "")
-        _ = checked.broken
     except InputError as error:
         yield f"{error.record}: {error.rule}"
         return

@@ -16,11 +16,11 @@ from pycocotools import mask as coco_mask
 from scipy.optimize import linear_sum_assignment
 
 from stan_jax.errors import InputError
-from stan_jax.evaluation import track_map, youtube_vis_ap
+from stan_jax.evaluation import files, track_map, videos
+from stan_jax.evaluation.files import Truth
 from stan_jax.evaluation.run_lengths import Masks
 from stan_jax.evaluation.track_map import TrackMap
 from stan_jax.evaluation.video_ap import FoundTrack, TrueTrack
-from stan_jax.evaluation.youtube_vis_ap import Truth
 
 ALPHAS = np.arange(0.05, 0.99, 0.05)  # overlaps that HOTA is a mean over
 THRESHOLD = 0.5  # overlap of a match in CLEAR and identity
@@ -64,12 +64,10 @@ def evaluate_files(
     Raises: InputError as `youtube_vis_ap.evaluate_files`; a results file without
     results is fine here.
     """
-    with youtube_vis_ap.pool(workers) as executor:
-        truth, found = youtube_vis_ap.read_both(
-            instances_path, results_path, executor, may_be_empty=True
-        )
+    with videos.crew(workers) as crew:
+        truth = files.true_tracks(instances_path)
         work = partial(count, instances_path=instances_path, results_path=results_path)
-        counts = dict(youtube_vis_ap.each_video(work, truth, found, executor))
+        counts = crew.run(work, truth, results_path, may_be_empty=True).parts
     total = Total()
     for video in in_order(truth, counts, instances_path):
         total.add(video)
@@ -81,8 +79,7 @@ def in_order(truth: Truth, counts: Mapping, instances_path: str | Path) -> list:
 
     Sums of floats depend on it.
     """
-    videos = truth.videos
-    ids = sorted(videos, key=lambda i: _folder(instances_path, videos[i]))
+    ids = sorted(truth.videos, key=lambda i: _folder(instances_path, truth.videos[i]))
     return [counts[video_id] for video_id in ids]
 
 
@@ -173,8 +170,6 @@ def scene(
     objects = {i: track for i, track in true.items() if any(track.texts[:length])}
     number = {i: n for n, i in enumerate(sorted(objects))}
     tracks = [track for track in found if any(track.texts[:length])]
-    for track in [*objects.values(), *tracks]:
-        _ = track.broken  # raises where comparing the masks would never end
     frames = []
     for t in range(length):
         here = {i: rle for i, track in objects.items() if (rle := _at(track, t))}

@@ -11,8 +11,10 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from pycocotools import mask as coco_mask
 
+from stan_jax.evaluation import run_lengths
 from stan_jax.evaluation.run_lengths import Masks
 
+PAIRS = 2**17  # of masks that one call of pycocotools compares, about
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
 RECALLS = np.linspace(0.0, 1.0, 101)
 LIMITS = (1, 10, 100)  # detections per video and category
@@ -103,19 +105,22 @@ def match(
     true, seen = defaultdict(list), defaultdict(list)
     for g in truth:
         true[g.category_id].append(g)
-    for d in found:
-        seen[d.category_id].append(d)
+    for d, area in zip(found, _mean_areas(found), strict=True):
+        seen[d.category_id].append((d, area))
     return {
         k: _match([g for c in group for g in true[c]], rows)
         for k, group in enumerate(groups)
-        for rows in [[d for c in group for d in seen[c]]]
+        for rows in [[pair for c in group for pair in seen[c]]]
         if rows or any(true[c] for c in group)
     }
 
 
-def _match(truth: list[TrueTrack], found: list[FoundTrack]) -> Matched:
-    """One video and category: each detection, best first, takes the best free track."""
-    scores = np.array([d.score for d in found], np.float64)
+def _match(truth: list[TrueTrack], found: list[tuple[FoundTrack, float]]) -> Matched:
+    """One video and category: each detection, best first, takes the best free track.
+
+    found: with their mean areas.
+    """
+    scores = np.array([d.score for d, _ in found], np.float64)
     best = np.argsort(-scores, kind="stable")[: max(LIMITS)]
     found, scores = [found[n] for n in best], scores[best]
 
@@ -127,36 +132,35 @@ def _match(truth: list[TrueTrack], found: list[FoundTrack]) -> Matched:
 
     right, ignored = np.zeros((2, len(AREAS), len(THRESHOLDS), len(found)), bool)
     if truth and found:
-        overlap = iou([d.masks for d in found], [g.masks for g in truth], THRESHOLDS[0])
+        masks = [d.masks for d, _ in found], [g.masks for g in truth]
+        overlap = iou(*masks, THRESHOLDS[0])
         taken = np.zeros((len(AREAS), len(THRESHOLDS), len(truth)), bool)
+        a, k = np.ogrid[: len(AREAS), : len(THRESHOLDS)]
         for n in np.flatnonzero(overlap.max(axis=1) >= THRESHOLDS[0]):
             # Counted tracks before ignored ones, then IoU, then the later track.
             rank = np.empty(len(truth), int)
             rank[np.argsort(overlap[n], kind="stable")] = np.arange(len(truth))
             rank = rank + len(truth) * ~ignore
             free = (overlap[n] >= THRESHOLDS[:, None]) & (~taken | crowd)
-            choice = np.where(free, rank[:, None], -1).argmax(axis=-1)[..., None]
-            hit = np.take_along_axis(free, choice, axis=-1)
-            np.put_along_axis(
-                taken, choice, hit | np.take_along_axis(taken, choice, -1), axis=-1
-            )
-            passed = np.take_along_axis(ignore[:, None], choice, axis=-1)
-            right[..., n] = (hit & named[choice])[..., 0]
-            ignored[..., n] = (hit & passed)[..., 0]
-    mean = np.array([mean_area(d.masks.areas) for d in found])
+            m = np.where(free, rank[:, None], -1).argmax(axis=-1)  # [4 10]
+            hit = free[a, k, m]
+            taken[a, k, m] |= hit
+            right[..., n] = hit & named[m]
+            ignored[..., n] = hit & ignore[a, m]
+    mean = np.array([area for _, area in found])
     outside = (mean < AREAS[:, :1]) | (mean > AREAS[:, 1:])  # [4 n]
     ignored |= ~right & outside[:, None]
     return Matched(scores, right, ignored, np.sum(~ignore, axis=1))
 
 
 def iou(
-    found: list[Masks], truth: list[Masks], least: float = 0.0
+    found: Sequence[Masks], truth: Sequence[Masks], least: float = 0.0
 ) -> Float[np.ndarray, "n m"]:
     """Common pixels over all frames / pixels of either, for each pair of tracks.
 
     Frames beyond the shorter track of a pair count for nothing, and so do frames where
-    the two masks differ in size. 0 where the union is empty.
-    least: a row that cannot reach this anywhere is given as 0.
+    the two masks differ in size. 0 where the union is empty, and where it is below
+    `least`: such pairs are compared only until that is certain.
     """
     length = max(len(track.areas) for track in [*found, *truth])
     area, size, inside = _stack(found, length)
@@ -164,33 +168,67 @@ def iou(
     # [n m t]: this frame adds to the sums of this pair.
     used = (size[:, None] == size_m) | (size[:, None] == 0) | (size_m == 0)
     used &= inside[:, None] & inside_m
-    a, b = area[:, None], area_m
-    # At most one mask lies inside the other. (Two broken masks may do better.)
-    small = np.minimum(a, b).sum(axis=-1, where=used)
-    large = np.maximum(a, b).sum(axis=-1, where=used)
-    rows = (small >= least * large).any(axis=1)
-    broken_m = _padded([track.broken for track in truth], length)
-    # Also the check without which pycocotools may never return: of all, not of `rows`.
-    broken = _padded([track.broken for track in found], length)
-    if broken_m.any():
-        rows |= broken.any(axis=1)
+    both = (area[:, None] + area_m) * used
+    # What a pair has in common: at most that one mask lies inside the other.
+    common = np.minimum(area[:, None], area_m) * used
+    total, extra = both.sum(axis=-1), np.zeros(both.shape[:2], np.int64)
+    # Two masks with runs of length 0 inside may have more in common than that.
+    broken, broken_m = (
+        _padded([track.broken for track in side], length) for side in (found, truth)
+    )
+    odd = broken[:, None] & broken_m & used
 
-    union = (a + b).sum(axis=-1, where=used).astype(np.float64)
-    common = np.zeros_like(union)
-    for t in np.flatnonzero(size[rows].any(axis=0) & size_m.any(axis=0)).tolist():
-        n, m = np.flatnonzero(rows & (size[:, t] > 0)), np.flatnonzero(size_m[:, t])
-        rles, rles_m = [_rle(found[i], t) for i in n], [_rle(truth[i], t) for i in m]
-        ratio = np.maximum(coco_mask.iou(rles, rles_m, [0] * len(m)), 0)
-        both = area[n, t][:, None] + area_m[m, t]
-        shared = np.where(used[n][:, m, t], np.rint(ratio * both / (1 + ratio)), 0)
-        rest = both - shared
-        if broken_m.any():
-            for i, j in np.argwhere(broken[n, t][:, None] & broken_m[m, t]):
-                if used[n[i], m[j], t]:
-                    shared[i, j], rest[i, j] = _merge(rles[i], rles_m[j])
-        common[np.ix_(n, m)] += shared
-        union[np.ix_(n, m)] += rest - both
-    return np.divide(common, union, out=np.zeros_like(union), where=union > 0)
+    times = np.flatnonzero(size.any(axis=0) & size_m.any(axis=0))
+    # Frames with many pixels decide soonest.
+    times = times[np.argsort(-common[..., times].sum(axis=(0, 1)), kind="stable")]
+    for part in np.split(times, [2 * len(times) // 5, 3 * len(times) // 5]):
+        sums = common.sum(axis=-1)
+        still = (sums >= least * (total - sums)) | odd.any(axis=-1)
+        n, m = np.flatnonzero(still.any(axis=1)), np.flatnonzero(still.any(axis=0))
+        step = 1 + int((PAIRS / max(1, len(n) * len(m))) ** 0.5)
+        for k in range(0, len(part), step):
+            some = part[k : k + step]
+            i, t, rles = _masks(found, size, n, some)
+            j, t_m, rles_m = _masks(truth, size_m, m, some)
+            if not rles or not rles_m:
+                continue
+            p, q = np.nonzero(t[:, None] == t_m)
+            ratio = np.asarray(coco_mask.iou(rles, rles_m, [0] * len(rles_m)))[p, q]
+            ratio = np.maximum(ratio, 0)  # -1: sizes differ
+            at = i[p], j[q], t[p]
+            # Exact, since both sides are whole: ratio = common / (both - common).
+            common[at] = np.rint(ratio * both[at] / (1 + ratio))
+    for i, j, t in np.argwhere(odd).tolist():
+        shared, either = _merge(_rle(found[i], t), _rle(truth[j], t))
+        extra[i, j] += either - (both[i, j, t] - shared)
+        common[i, j, t] = shared
+    sums = common.sum(axis=-1)
+    union = (total - sums + extra).astype(np.float64)
+    ratio = np.divide(sums, union, out=np.zeros_like(union), where=union > 0)
+    return np.where(ratio >= least, ratio, 0)
+
+
+def _masks(
+    tracks: Sequence[Masks], size: np.ndarray, rows: np.ndarray, times: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, list[dict]]:
+    """Track, frame and run lengths of the masks that some tracks have in some frames.
+
+    pycocotools compares all with all, but stops at once where sizes differ, and does
+    not reckon with the width: so the width says which frame it is.
+    """
+    i, t = np.nonzero(size[np.ix_(rows, times)])
+    i, t = rows[i], times[t]
+    height, width = np.divmod(size[i, t], run_lengths.MOST)
+    width += run_lengths.MOST * t
+    fields = (x.tolist() for x in (height, width, i, t))
+    return (
+        i,
+        t,
+        [
+            {"size": [h, w], "counts": tracks[a].texts[b]}
+            for h, w, a, b in zip(*fields, strict=True)
+        ],
+    )
 
 
 def mean_area(areas: Iterable) -> float:
@@ -199,15 +237,22 @@ def mean_area(areas: Iterable) -> float:
     return float(np.mean(shown)) if shown else 0.0
 
 
-def _stack(tracks: list[Masks], length: int) -> tuple[np.ndarray, ...]:
+def _mean_areas(found: Sequence[FoundTrack]) -> list[float]:
+    """Likewise of the masks of each track; sums of whole numbers are exact."""
+    length = max((len(d.masks.areas) for d in found), default=0)
+    areas = _padded([d.masks.areas for d in found], length)
+    return (areas.sum(axis=1) / np.maximum((areas > 0).sum(axis=1), 1)).tolist()
+
+
+def _stack(tracks: Sequence[Masks], length: int) -> tuple[np.ndarray, ...]:
     """Area, size in one number, "the list reaches here": each [track frame]."""
     area = _padded([track.areas for track in tracks], length)
-    size = _padded([track.sizes @ [2**24, 1] for track in tracks], length)
+    size = _padded([track.sizes @ [run_lengths.MOST, 1] for track in tracks], length)
     inside = _padded([np.ones(len(track.areas), bool) for track in tracks], length)
     return area, size, inside
 
 
-def _padded(rows: list[np.ndarray], length: int) -> np.ndarray:
+def _padded(rows: Sequence[np.ndarray], length: int) -> np.ndarray:
     stacked = np.zeros((len(rows), length), rows[0].dtype if rows else float)
     for n, row in enumerate(rows):
         stacked[n, : len(row)] = row

@@ -52,7 +52,7 @@ def overlay(
     # Small objects last: they stay visible on top of large ones.
     order = sorted(range(len(ids)), key=lambda n: -int(masks[n].sum()))
     for n in order:
-        _paint(picture, _enlarge(masks[n], zoom), colour(int(ids[n])), line)
+        paint(picture, _enlarge(masks[n], zoom), colour(int(ids[n])), line)
     canvas = Image.fromarray(picture)
     pen = ImageDraw.Draw(canvas, "RGBA")
     for n in order:
@@ -73,8 +73,16 @@ def caption(image: UInt8[np.ndarray, "h w 3"], text: str) -> UInt8[np.ndarray, "
     return np.asarray(canvas)
 
 
-def _paint(picture, mask, rgb, line: int) -> None:
-    """Fill a mask in place, with an outline inside its edge and a shade around it."""
+def paint(
+    picture: UInt8[np.ndarray, "h w 3"],
+    mask: Bool[np.ndarray, "h w"],
+    rgb: tuple[int, int, int],
+    line: int,
+) -> None:
+    """Fill a mask in place, with an outline inside its edge and a shade around it.
+
+    line: width of the outline in pixels.
+    """
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     if not rows.size:
         return

@@ -9,26 +9,30 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import UInt8
 from PIL import Image
 
 from stan_jax.data import segmentations
 from stan_jax.errors import InputError
-from stan_jax.evaluation import youtube_vis_ap
+from stan_jax.evaluation import files
 from stan_jax.evaluation.breakdown import KINDS, Breakdown, Error
 from stan_jax.evaluation.run_lengths import Masks
 from stan_jax.evaluation.score import Scores
+from stan_jax.video import draw
 
 WORST = 4  # tracks of each kind that are shown
 PICTURES = 3  # frames of each
 WIDTH = 320  # pixels of a picture
-TRUE, FOUND = (40, 170, 80), (220, 60, 40)  # green, red
+TRUE, FOUND = (0, 158, 115), (230, 97, 0)  # told apart by all eyes
 
 STYLE = """
 :root { color-scheme: light; --ink: #1b1f24; --soft: #667; --line: #dde; }
 body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); margin: 2rem auto;
   max-width: 64rem; padding: 0 1rem; background: #fff; }
-h1 { font-size: 1.5rem; margin: 0 } h2 { font-size: 1.1rem; margin: 2rem 0 .5rem }
+h1 { font-size: 1.5rem; margin: 0; overflow-wrap: anywhere }
+h2 { font-size: 1.2rem; margin: 2rem 0 .5rem }
+h3 { font-size: 1rem; margin: 1.5rem 0 0 }
+.swatch { display: inline-block; width: .8em; height: .8em; border-radius: .2em }
+.scroll { overflow-x: auto }
 p.soft, td.soft { color: var(--soft) }
 .tiles { display: flex; flex-wrap: wrap; gap: .75rem; margin: 1rem 0 }
 .tile { border: 1px solid var(--line); border-radius: .5rem; padding: .5rem 1rem }
@@ -46,11 +50,12 @@ figure img { max-width: 32%; border-radius: .25rem }
 
 def page(
     scores: Scores,
-    lost: Breakdown,
     title: str,
     pictures: Mapping[Error, Sequence[bytes]] | None = None,
 ) -> str:
-    """The whole page; `pictures` are JPEGs of some of the errors."""
+    """The whole page, of scores with errors; `pictures` are JPEGs of some of them."""
+    lost, pictures = scores.lost, pictures or {}
+    assert lost is not None
     parts = [
         "<!doctype html><html lang='en'><meta charset='utf-8'>",
         "<meta name='viewport' content='width=device-width'>",
@@ -67,23 +72,26 @@ def page(
         _gains(lost),
         "<h2>By category</h2>",
         _categories(scores, lost),
-        "<h2>The worst tracks</h2>",
     ]
-    if pictures:
+    if any(pictures.values()):
         parts.append(
-            "<p class='soft'><span style='color: rgb(40,170,80)'>green</span>: the "
-            "object as annotated, <span style='color: rgb(220,60,40)'>red</span>: as "
-            "found.</p>"
+            f"<h2>The worst tracks</h2><p class='soft'>{_swatch(TRUE)} the object as "
+            f"annotated, {_swatch(FOUND)} as found; three frames of each.</p>"
         )
     for kind, meaning in KINDS.items():
         errors = [error for error in lost.errors if error.kind == kind]
         if errors:
-            parts.append(f"<h2>{kind}: {meaning} ({len(errors)})</h2>")
+            shown = f", the first {WORST}" if len(errors) > WORST else ""
+            parts.append(f"<h3>{kind}: {meaning} ({len(errors)}{shown})</h3>")
             parts += [
-                _error(error, scores.names, (pictures or {}).get(error, ()))
+                _error(error, scores.names, pictures.get(error, ()))
                 for error in errors[:WORST]
             ]
     return "\n".join(parts) + "\n</html>\n"
+
+
+def _swatch(rgb: tuple[int, int, int]) -> str:
+    return f"<span class='swatch' style='background: rgb{rgb}'></span>"
 
 
 def _tiles(values: Mapping[str, Any], names: Sequence[str]) -> str:
@@ -117,10 +125,9 @@ def _categories(scores: Scores, lost: Breakdown) -> str:
     head = "".join(
         f"<th>{x}" for x in ("category", "AP", "AP50", "tracks", "found", *KINDS)
     )
-    ids = {name: i for i, name in scores.names.items()}
     rows = []
     for row in scores.categories:
-        gains = lost.by_category.get(ids.get(row.name), {})
+        gains = lost.by_category.get(row.id, {})
         figures = [row.ap, row.ap50, row.tracks, row.found]
         cells = [_figure(x) for x in figures]
         cells += [f"{gains[kind]:+.3f}" if kind in gains else "–" for kind in KINDS]
@@ -129,7 +136,8 @@ def _categories(scores: Scores, lost: Breakdown) -> str:
             + "".join(f"<td>{cell}" for cell in cells)
             + "</tr>"
         )
-    return f"<table><tr>{head}</tr>{''.join(rows)}</table>"
+    table = f"<table><tr>{head}</tr>{''.join(rows)}</table>"
+    return f"<div class='scroll'>{table}</div>"
 
 
 def _error(error: Error, names: Mapping, pictures: Sequence[bytes]) -> str:
@@ -148,7 +156,7 @@ def _error(error: Error, names: Mapping, pictures: Sequence[bytes]) -> str:
 
 
 def pictures(
-    lost: Breakdown,
+    scores: Scores,
     instances_path: str | Path,
     results_path: str | Path,
     frames: str | Path,
@@ -157,33 +165,31 @@ def pictures(
 
     Raises: InputError for a frame that cannot be read or has another size.
     """
-    chosen = [
-        error
-        for kind in KINDS
-        for error in [e for e in lost.errors if e.kind == kind][:WORST]
-    ]
+    assert scores.lost is not None
     by_video = defaultdict(list)
-    for error in chosen:
-        by_video[error.video_id].append(error)
-    truth, found = youtube_vis_ap.read_both(instances_path, results_path)
+    for kind in KINDS:
+        for error in [e for e in scores.lost.errors if e.kind == kind][:WORST]:
+            by_video[error.video_id].append(error)
+    truth = files.true_tracks(instances_path)
+    found = files.found_in(results_path, by_video, truth.videos)
     drawn = {}
     for video_id, errors in by_video.items():
         true = {track.id: track.masks for track in truth.tracks.get(video_id, [])}
         seen = {track.row: track.masks for track in found.get(video_id, [])}
         names = truth.videos[video_id].get("file_names", [])
         for error in errors:
-            first, last = error.frames
-            times = np.unique(np.linspace(first, last, PICTURES).round().astype(int))
+            sides = true.get(error.true_id), seen.get(error.row)
             drawn[error] = [
-                _picture(
-                    Path(frames) / names[t],
-                    _bitmap(true.get(error.true_id), t),
-                    _bitmap(seen.get(error.row), t),
-                )
-                for t in times.tolist()
-                if 0 <= t < len(names)
+                _picture(Path(frames) / names[t], *(_bitmap(side, t) for side in sides))
+                for t in _times(error, len(names))
             ]
     return drawn
+
+
+def _times(error: Error, length: int) -> list[int]:
+    first, last = error.frames
+    times = np.unique(np.linspace(first, last, PICTURES).round().astype(int))
+    return [t for t in times.tolist() if 0 <= t < length]
 
 
 def _bitmap(masks: Masks | None, t: int) -> np.ndarray | None:
@@ -199,22 +205,18 @@ def _picture(path: Path, true: np.ndarray | None, found: np.ndarray | None) -> b
             pixels = np.asarray(image.convert("RGB"))
     except (OSError, SyntaxError, ValueError) as error:
         raise InputError(path, "", f"must be a whole image: {error}") from None
+    zoom = WIDTH / pixels.shape[1]
+    size = WIDTH, max(1, round(zoom * pixels.shape[0]))
+    small = np.array(Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS))
     for mask, colour in ((true, TRUE), (found, FOUND)):
         if mask is not None:
             if mask.shape != pixels.shape[:2]:
                 rule = f"must be {mask.shape} (height, width) as its masks"
                 raise InputError(path, "", f"{rule}, is {pixels.shape[:2]}")
-            pixels = _tinted(pixels, mask, colour)
-    image = Image.fromarray(pixels)
-    image.thumbnail((WIDTH, 4 * WIDTH))
+            # Drawn on the small picture: so the outlines stay sharp.
+            grey = Image.fromarray(mask.view(np.uint8) * np.uint8(255))
+            grey = grey.resize(size, Image.Resampling.BILINEAR)
+            draw.paint(small, np.asarray(grey) > 127, colour, line=1)
     stream = io.BytesIO()
-    image.save(stream, "JPEG", quality=75)
+    Image.fromarray(small).save(stream, "JPEG", quality=80)
     return stream.getvalue()
-
-
-def _tinted(
-    pixels: UInt8[np.ndarray, "h w 3"], mask: np.ndarray, colour: tuple[int, int, int]
-) -> UInt8[np.ndarray, "h w 3"]:
-    out = pixels.astype(np.float32)
-    out[mask] = 0.55 * out[mask] + 0.45 * np.array(colour)
-    return out.astype(np.uint8)

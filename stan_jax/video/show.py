@@ -11,7 +11,7 @@ from jaxtyping import UInt8
 from stan_jax.data import segmentations, youtube_vis
 from stan_jax.data.youtube_vis import Dataset, Video
 from stan_jax.errors import InputError
-from stan_jax.evaluation import run_lengths, youtube_vis_ap
+from stan_jax.evaluation import files, run_lengths
 from stan_jax.evaluation.run_lengths import Masks
 from stan_jax.evaluation.video_ap import FoundTrack, iou
 from stan_jax.video import draw, report
@@ -52,12 +52,11 @@ def show(
     least: score below which a result is not drawn. watch: called after every frame.
     Raises: InputError for a broken frame or results file.
     """
-    known = {video.id for video in dataset.videos}
-    found = (
-        youtube_vis_ap.found_tracks(results, known, may_be_empty=True)
-        if results
-        else {}
-    )
+    found = {}
+    if results:
+        known = {video.id for video in dataset.videos}
+        found = files.found_in(results, {video.id for video in videos}, known)
+    names = _names(videos)
     names = _names(videos)
     total, hidden = Counter(), 0
     with report.Overlays(out, frames_per_s=frames_per_s) as overlays:
@@ -119,7 +118,6 @@ def _sides(
 
 
 def _check_size(results, track: FoundTrack, video: Video) -> None:
-    _ = track.masks.broken  # raises where the runs do not make a mask
     for t in np.flatnonzero(track.masks.sizes.any(axis=1)).tolist():
         size = track.masks.sizes[t].tolist()
         if size != [video.height, video.width]:

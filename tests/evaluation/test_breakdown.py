@@ -7,6 +7,7 @@ from planted import (
     background,
     duplicate,
     judged,
+    lingering,
     planted,
     switch,
     wrong_class,
@@ -24,10 +25,13 @@ def test_perfect_results_lose_nothing(tmp_path):
     assert got.gains == dict.fromkeys(breakdown.KINDS, 0.0)
 
 
-@pytest.mark.parametrize("kind", breakdown.KINDS)
-def test_planted_errors_of_one_kind_take_all_of_the_loss(tmp_path, kind):
+def test_errors_of_every_kind_are_planted():
+    assert {kind for kind, _, _ in PLANTED} == set(breakdown.KINDS)
+
+
+@pytest.mark.parametrize(("kind", "plant", "number"), PLANTED)
+def test_planted_errors_of_one_kind_take_all_of_the_loss(tmp_path, kind, plant, number):
     root, found = planted()
-    plant, number = PLANTED[kind]
     plant(found)
     got = judged(tmp_path, root, found)
     assert got.ap < 0.999
@@ -39,6 +43,31 @@ def test_planted_errors_of_one_kind_take_all_of_the_loss(tmp_path, kind):
     assert losing
     for gains in got.by_category.values():
         assert all(gain == 0 for name, gain in gains.items() if name != kind)
+
+
+def test_masks_where_the_object_is_gone_are_loose(tmp_path):
+    root, found = planted()
+    lingering(found)
+    root["annotations"][1]["segmentations"][5:] = [None] * 4
+    got = judged(tmp_path, root, found)
+    assert [error.kind for error in got.errors] == ["loose"]
+    assert got.ap + got.gains["loose"] == pytest.approx(1)
+
+
+def test_kinds_are_mended_one_at_a_time(tmp_path):
+    root, found = planted()
+    wrong_class(found)
+    background(found)
+    got = judged(tmp_path, root, found)
+    assert {error.kind for error in got.errors} == {"class", "background"}
+    alone = []
+    for plant in (wrong_class, background):
+        root, found = planted()
+        plant(found)
+        alone.append(judged(tmp_path, root, found).ap)
+    # Mending one leaves the other, which then costs what it costs alone.
+    assert got.ap + got.gains["class"] == pytest.approx(alone[1])
+    assert got.ap + got.gains["background"] == pytest.approx(alone[0])
 
 
 def test_errors_say_which_track_of_which_video(tmp_path):

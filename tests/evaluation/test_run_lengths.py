@@ -1,3 +1,5 @@
+import pickle
+
 import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
@@ -33,9 +35,11 @@ def test_runs_are_those_of_the_mask():
         pixels = mask.T.ravel().astype(int)
         edges = np.flatnonzero(np.diff(pixels, prepend=0)).tolist()
         want = np.diff([0, *edges, pixels.size])
-        text = results.rle(mask)["counts"].encode()
-        runs, first = run_lengths._decode([b"1", text, text], "", "abc")
+        texts = [b"1", *[results.rle(mask)["counts"].encode()] * 2]
+        ends = np.cumsum([len(text) for text in texts])
+        runs, first, stop = run_lengths._decode(b"".join(texts), ends, InputError)
         np.testing.assert_array_equal(first, [0, 1, 1 + len(want)])
+        np.testing.assert_array_equal(stop, [*first[1:], len(runs)])
         np.testing.assert_array_equal(runs, [1, *want, *want])
 
 
@@ -45,7 +49,7 @@ def test_absent_masks_take_part_in_nothing(absent):
     got = run_lengths.read([absent, shown, absent])
     np.testing.assert_array_equal(got.areas, [0, 3, 0])
     np.testing.assert_array_equal(got.sizes, [[0, 0], [3, 3], [0, 0]])
-    assert got.texts == [None, shown["counts"].encode(), None]
+    assert got.texts == [None, shown["counts"], None]
     assert run_lengths.read([]).texts == []
 
 
@@ -98,3 +102,35 @@ def test_masks_that_would_hang_or_crash_are_refused_by_name(segmentation, rule):
     with pytest.raises(InputError, match="r.json: result 4, frame 2: ") as caught:
         broken(good, None, segmentation, good)
     assert rule in caught.value.rule
+
+
+def test_many_tracks_are_read_as_one_by_one(monkeypatch):
+    masks = [None, *map(results.rle, masks_of_many_kinds())]
+    tracks = [masks[:3], [], masks[3:], [None], masks[5:6]]
+    one = [run_lengths.read(track) for track in tracks]
+    for size in (1, 40, 10**9):  # characters decoded at once
+        monkeypatch.setattr(run_lengths, "CHARACTERS", size)
+        many = run_lengths.read_many(tracks, "", [""] * len(tracks))
+        copies = [pickle.loads(pickle.dumps(track)) for track in many]
+        for a, b, c in zip(one, many, copies, strict=True):
+            assert [*a.texts] == [*b.texts] == [*c.texts]
+            for name in ("sizes", "areas", "broken"):
+                np.testing.assert_array_equal(getattr(a, name), getattr(b, name))
+                np.testing.assert_array_equal(getattr(a, name), getattr(c, name))
+
+
+@pytest.mark.parametrize("size", [1, 10**9])
+def test_errors_of_many_tracks_name_the_right_one(monkeypatch, size):
+    monkeypatch.setattr(run_lengths, "CHARACTERS", size)
+    good, bad = packed([2, 4], (2, 3)), packed([2, 3], (2, 3))
+    tracks = [[good] * 3, [], [None, good, bad, good], [good]]
+    with pytest.raises(InputError, match="^f: r2, frame 2: counts must add up"):
+        run_lengths.read_many(tracks, "f", ["r0", "r1", "r2", "r3"])
+
+
+def test_long_numbers_are_read_and_too_long_ones_refused():
+    # A run of 7 digits that says 6, and one of 8.
+    text = "V" + "P" * 5 + "0"
+    assert run_lengths.read([{"size": [2, 3], "counts": text}]).areas == [0]
+    with pytest.raises(InputError, match="above 2"):
+        run_lengths.read([{"size": [2, 3], "counts": "V" + "P" * 6 + "0"}])

@@ -119,7 +119,7 @@ def test_mask_of_another_size_is_refused(case, tmp_path):
 
 def test_a_switch_and_a_gap_are_counted_where_they_were_planted():
     left, right = (
-        coco_mask.frPyObjects({"size": [4, 4], "counts": runs}, 4, 4)["counts"]
+        coco_mask.frPyObjects({"size": [4, 4], "counts": runs}, 4, 4)["counts"].decode()
         for runs in ([0, 8, 8], [8, 8])
     )
 

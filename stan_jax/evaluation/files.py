@@ -1,0 +1,269 @@
+"""What do the two files of an evaluation hold, one video at a time?
+
+Read as strictly as the official code does; where that stops with a traceback there is
+one InputError instead.
+"""
+
+import contextlib
+from collections import Counter
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from functools import partial
+from numbers import Real
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from pycocotools import mask as coco_mask
+
+from stan_jax import json_stream
+from stan_jax.errors import InputError
+from stan_jax.evaluation import run_lengths
+from stan_jax.evaluation.shelf import Shelf
+from stan_jax.evaluation.video_ap import FoundTrack, TrueTrack, mean_area
+
+ID = (Real, str)
+FIELDS: dict[str, dict] = {
+    "videos": {"id": ID},
+    "categories": {"id": ID},
+    "annotations": {"id": Real, "video_id": ID, "category_id": ID},
+}
+
+
+class Tracks(Mapping):
+    """The tracks of each video, read when they are asked for, not kept in memory.
+
+    read: makes them of the records of one video and what stands beside each.
+    """
+
+    def __init__(self, read: Callable[[list[tuple[Any, Any]]], list]):
+        self.shelf, self._read = Shelf(), read
+        self._places: dict[Any, list[tuple[int, Any]]] = {}
+        self.counts: Counter = Counter()  # tracks by category
+
+    def put(self, video_id, place: int, beside: Any = None) -> None:
+        """A record that lies on the shelf is one of this video's."""
+        self._places.setdefault(video_id, []).append((place, beside))
+
+    def later(self, video_id) -> Callable[[], list]:
+        """What reads the tracks of a video when it is called, in any process."""
+        places = self._places.get(video_id, ())
+        return partial(self._read, [(self.shelf.get(place), x) for place, x in places])
+
+    def __getitem__(self, video_id) -> list:
+        if video_id not in self._places:
+            raise KeyError(video_id)
+        return self.later(video_id)()
+
+    def __iter__(self) -> Iterator:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+
+class Truth(NamedTuple):
+    """An annotation file: videos by id, categories, and by video the tracks in it."""
+
+    videos: dict
+    categories: list[dict]
+    tracks: Tracks  # video id -> list[TrueTrack]
+
+
+def true_tracks(path: str | Path) -> Truth:
+    """What there is to find; memory holds none of the masks.
+
+    Raises: InputError for what the official code would fail on; for masks, when the
+    tracks of their video are asked for.
+    """
+    tracks = Tracks(partial(_read_true, path))
+    content: dict[str, list] = {"annotations": []}  # absent from val and test files
+    for key, i, value in json_stream.members(path):
+        if key not in FIELDS:
+            continue
+        if i == json_stream.START:
+            content[key] = []
+        elif i is None:
+            raise InputError(path, key, f"must be a list, not {value!r:.40}")
+        else:
+            _check(path, f"{key}[{i}]", value, **FIELDS[key])
+            if key == "annotations":
+                # At once: lists of counts are nine tenths of the memory. What cannot
+                # be packed is refused later, and only if it takes part.
+                if isinstance(masks := value.get("segmentations"), list):
+                    value["segmentations"] = [_packed(mask) for mask in masks]
+                place = tracks.shelf.add(value)
+                value = {name: value[name] for name in FIELDS[key]} | {"place": place}
+            content[key].append(value)
+    videos, categories, annotations = (_records(path, content, key) for key in FIELDS)
+    by_id = {video["id"]: video for video in videos}
+    category_ids = {category["id"] for category in categories}
+
+    def takes_part(annotation: dict) -> bool:
+        listed = annotation["category_id"] in category_ids
+        return listed and annotation["video_id"] in by_id
+
+    # An official quirk: of annotations with one id the last stands in for all of them.
+    last = {annotation["id"]: annotation for annotation in annotations}
+    known = filter(takes_part, annotations)
+    for annotation in sorted(known, key=lambda annotation: annotation["video_id"]):
+        annotation = last[annotation["id"]]
+        if takes_part(annotation):
+            video = by_id[annotation["video_id"]]
+            size = {k: video[k] for k in ("id", "height", "width") if k in video}
+            tracks.put(video["id"], annotation["place"], size)
+            tracks.counts[annotation["category_id"]] += 1
+    return Truth(by_id, categories, tracks)
+
+
+def _read_true(path, rows: list[tuple[dict, dict]]) -> list[TrueTrack]:
+    each = {row["id"]: (row, video) for row, video in rows}
+    records = [f"annotation {number}" for number in each]
+    segmentations = [
+        _segmentations(path, record, row, video)
+        for record, (row, video) in zip(records, each.values(), strict=True)
+    ]
+    masks = run_lengths.read_many(segmentations, path, records)
+    tracks = {
+        number: TrueTrack(
+            number,
+            row["category_id"],
+            bool(row["iscrowd"]),
+            mean_area(row["areas"]),  # the list of the file, never the masks
+            mask,
+        )
+        for (number, (row, _)), mask in zip(each.items(), masks, strict=True)
+    }
+    return [tracks[row["id"]] for row, _ in rows]
+
+
+def _segmentations(path, record: str, annotation: dict, video: dict) -> list:
+    _check(path, record, annotation, segmentations=list, areas=list, iscrowd=Real)
+    for area in annotation["areas"]:
+        if not isinstance(area, Real | None):
+            raise InputError(path, record, f"areas cannot hold {area!r:.40}")
+    if any(annotation["segmentations"]):
+        _check(path, f"video {video['id']}", video, height=int, width=int)
+    return [
+        _compressed(path, f"{record}, frame {t}", segmentation, video)
+        for t, segmentation in enumerate(annotation["segmentations"])
+    ]
+
+
+def found_rows(
+    path: str | Path, videos: Container, counts: Counter
+) -> Iterator[tuple[Any, list[tuple[int, dict]]]]:
+    """The id of each video and its rows, numbered, in the order of the file.
+
+    For `read_found`. A video whose rows do not follow each other comes again at the
+    end, then with all.
+    videos: the known ids. counts: results by category are added to it.
+    Raises: InputError for a row that the official code would fail on.
+    """
+    current, rows, begun, scattered = None, [], set(), set()
+    for i, row in _rows(path, videos):
+        counts[row["category_id"]] += 1
+        video_id = row["video_id"]
+        if not begun or video_id != current:
+            if rows:
+                yield current, rows
+            current, rows = video_id, []
+            if video_id in begun:
+                scattered.add(video_id)
+            begun.add(video_id)
+        if video_id not in scattered:
+            rows.append((i, row))
+    if rows:
+        yield current, rows
+    if scattered:
+        whole = Tracks(lambda rows: [pair for pair, _ in rows])
+        for i, row in _rows(path, videos):
+            if row["video_id"] in scattered:
+                whole.put(row["video_id"], whole.shelf.add((i, row)))
+        yield from whole.items()
+
+
+def found_in(
+    path: str | Path, chosen: Container, videos: Container
+) -> dict[Any, list[FoundTrack]]:
+    """The results of some videos, all in memory; else as `found_rows`."""
+    rows: dict[Any, list] = {}
+    for i, row in _rows(path, videos):
+        if row["video_id"] in chosen:
+            rows.setdefault(row["video_id"], []).append((i, row))
+    return {video_id: read_found(path, found) for video_id, found in rows.items()}
+
+
+def _rows(path, videos: Container) -> Iterator[tuple[int, dict]]:
+    for i, row in enumerate(json_stream.rows(path)):
+        name = f"results[{i}]"
+        _check(path, name, row, video_id=ID, category_id=ID, score=Real)
+        _check(path, name, row, segmentations=list)
+        if row["video_id"] not in videos:
+            rule = f"video_id {row['video_id']!r} is not in the annotation file"
+            raise InputError(path, name, rule)
+        yield i, row
+
+
+def read_found(path: str | Path, rows: Sequence[tuple[int, dict]]) -> list[FoundTrack]:
+    """What rows of one video say; raises InputError for masks that are none."""
+    masks = run_lengths.read_many(
+        [row["segmentations"] for _, row in rows],
+        path,
+        [f"results[{i}]" for i, _ in rows],
+    )
+    return [
+        FoundTrack(float(row["score"]), row["category_id"], mask, i)
+        for (i, row), mask in zip(rows, masks, strict=True)
+    ]
+
+
+def _compressed(path, record: str, segmentation, video: dict):
+    """Run lengths of what an annotation may hold: polygons, or run lengths already."""
+    if isinstance(segmentation, dict) and isinstance(segmentation.get("counts"), list):
+        rule = "needs a size and run lengths from 0 up"  # `_packed` found otherwise
+        raise InputError(path, record, f"{rule}, not {segmentation!r:.60}")
+    if not segmentation or not isinstance(segmentation, list):
+        return segmentation
+    polygons = []
+    for points in segmentation:
+        try:
+            polygons.append(np.asarray_chkfinite(points, np.float64))
+        except (TypeError, ValueError) as error:
+            rule = f"a polygon must hold finite numbers, not {points!r:.60}"
+            raise InputError(path, record, rule) from error
+        if polygons[-1].ndim != 1 or polygons[-1].size < 6:
+            rule = "a polygon must hold at least 3 points as x y x y ..., not"
+            raise InputError(path, record, f"{rule} {points!r:.60}")
+    rles = coco_mask.frPyObjects(
+        [points.tolist() for points in polygons], video["height"], video["width"]
+    )
+    return coco_mask.merge(rles)
+
+
+def _packed(mask: Any) -> Any:
+    """Compressed run lengths of a list of counts; anything else as it is."""
+    counts = mask.get("counts") if isinstance(mask, dict) else None
+    if isinstance(counts, list) and "size" in mask:
+        with contextlib.suppress(TypeError, ValueError, IndexError, OverflowError):
+            packed = coco_mask.frPyObjects(mask, 0, 0)
+            return {"size": packed["size"], "counts": packed["counts"].decode()}
+    return mask
+
+
+def _records(path, content: dict, name: str) -> list[dict]:
+    if name not in content:
+        raise InputError(path, name, "must be a list, not None")
+    records = content[name]
+    if len({isinstance(record["id"], str) for record in records}) > 1:
+        raise InputError(path, name, "ids must be all numbers or all text")
+    return records
+
+
+def _check(path, name: str, record, **fields) -> None:
+    if not isinstance(record, dict):
+        raise InputError(path, name, f"must be an object, not {record!r:.40}")
+    for field, kind in fields.items():
+        if field not in record:
+            raise InputError(path, name, f"{field} is missing")
+        if not isinstance(record[field], kind):
+            raise InputError(path, name, f"{field} cannot be {record[field]!r:.40}")

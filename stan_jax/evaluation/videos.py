@@ -1,0 +1,119 @@
+"""Goes through the videos of an evaluation, each once, in one process or in several."""
+
+import contextlib
+import multiprocessing
+import os
+from collections import Counter
+from collections.abc import Callable, Generator
+from concurrent.futures import Future, ProcessPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from stan_jax.errors import InputError
+from stan_jax.evaluation import files
+from stan_jax.evaluation.files import Truth
+from stan_jax.evaluation.video_ap import FoundTrack, TrueTrack
+
+BACKLOG = 4  # videos that wait for each helper: enough to keep it busy
+
+# What is done with a video: (record of the video, true tracks, found tracks) -> part.
+Work = Callable[[dict, list[TrueTrack], list[FoundTrack]], Any]
+
+
+class Compared(NamedTuple):
+    """What came of every video, and how many results there are by category."""
+
+    parts: dict[Any, Any]  # video id -> part
+    found: Counter
+
+
+class Crew:
+    """This process, and helpers that videos are given to as long as they are free."""
+
+    def __init__(self, executor: ProcessPoolExecutor | None, helpers: int):
+        self._executor, self._most = executor, BACKLOG * helpers
+        self._open: dict[Any, Future] = {}
+
+    def run(
+        self,
+        work: Work,
+        truth: Truth,
+        results_path: str | Path,
+        *,
+        may_be_empty: bool = False,
+    ) -> Compared:
+        """Do the work with every video, while the results are read.
+
+        Memory holds the parts, and with each helper a few videos. The work must be
+        known to the helpers: a function of a module, or a partial of one.
+        Raises: InputError for files that the official code would fail on.
+        """
+        parts, counts = {}, Counter()
+
+        def give(video_id, rows: list[tuple[int, dict]]) -> None:
+            for other in [i for i, future in self._open.items() if future.done()]:
+                parts[other] = self._open.pop(other).result()
+            self._open.pop(video_id, None)  # what came of some of its results
+            true, found = truth.tracks.later(video_id), (results_path, rows)
+            args = work, truth.videos[video_id], true, partial(files.read_found, *found)
+            if self._executor is not None and len(self._open) < self._most:
+                self._open[video_id] = self._executor.submit(_one_video, *args)
+            else:
+                parts[video_id] = _one_video(*args)
+
+        for video_id, rows in files.found_rows(results_path, truth.videos, counts):
+            give(video_id, rows)
+        if not counts and not may_be_empty:
+            rule = "must hold at least one result, as officially"
+            raise InputError(results_path, "", rule)
+        for video_id in [i for i in truth.videos if i not in {*parts, *self._open}]:
+            give(video_id, [])
+        while self._open:
+            video_id, future = self._open.popitem()
+            parts[video_id] = future.result()
+        return Compared(parts, counts)
+
+
+def _one_video(work: Work, video: dict, true: Callable, found: Callable) -> Any:
+    return work(video, true(), found())
+
+
+@contextlib.contextmanager
+def crew(workers: int) -> Generator[Crew]:
+    """So many processes, this one among them; the others are started afresh."""
+    if workers < 2:
+        yield Crew(None, 0)
+        return
+    # Not forked: the caller may run threads, as JAX does.
+    context = multiprocessing.get_context("spawn")
+    executor = ProcessPoolExecutor(workers - 1, mp_context=context)
+    try:
+        with _one_thread():
+            for _ in range(workers - 1):
+                executor.submit(_wake)
+        yield Crew(executor, workers - 1)
+    finally:
+        executor.shutdown(wait=False, cancel_futures=True)
+
+
+@contextlib.contextmanager
+def _one_thread() -> Generator[None]:
+    """Processes started meanwhile leave the other processors to the others.
+
+    Nothing here multiplies matrices: the threads of NumPy's library would only wait.
+    """
+    name = "OPENBLAS_NUM_THREADS"
+    before = os.environ.get(name)
+    os.environ[name] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
+
+
+def _wake() -> None:
+    """Starting takes a helper as long as reading the annotations takes this process."""
