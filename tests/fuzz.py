@@ -1,33 +1,31 @@
-"""Files that nobody would write, given to every reader of files.
+"""Files that nobody would write, given to every command that reads files.
 
     python tests/fuzz.py --examples=10000
 
-Each example breaks a sound pair of annotations and results in a few random places. Only
-errors of our own may come out, and always within seconds.
+Each example breaks a sound pair of annotations and results in a few random places.
+Every command must end by itself, with one line about what is wrong, and within seconds.
 """
 
 import argparse
 import contextlib
 import copy
+import io
 import json
 import sys
 import tempfile
 import time
 from pathlib import Path
+from unittest import mock
 
 import hypothesis
 from hypothesis import strategies as st
 
-from stan_jax.data import check, convert, split, youtube_vis
-from stan_jax.errors import InputError
-from stan_jax.evaluation import (
-    breakdown,
-    score,
-    submission,
-    youtube_vis_ap,
-)
+from stan_jax import json_stream
+from stan_jax.commands import main
 
-LIMIT = 20  # seconds that one reader may take
+LIMIT = 20  # seconds that one command may take
+
+MARK = "\xef\xbb\xbf"  # of UTF-8, as bytes
 
 HW = (6, 8)
 MASK = {"size": [*HW], "counts": [7, 3, 3, 3, 32]}
@@ -101,6 +99,16 @@ EDITS = st.lists(
 )
 
 
+# What happens to the text of a file afterwards: where, and how.
+DAMAGE = st.none() | st.tuples(
+    st.sampled_from(["instances", "results"]),
+    st.floats(0, 1),
+    st.sampled_from(
+        ["cut", *'{}[],:"0-\\x', "NaN", "1e999", "\0", "\xef\xbb\xbf", "\xe9"]
+    ),
+)
+
+
 def broken(edits):
     """The sound pair after some edits; those that no longer fit are passed over."""
     root = copy.deepcopy(sound())
@@ -114,46 +122,49 @@ def broken(edits):
             elif how == "double" and isinstance(inner, list):
                 inner.append(copy.deepcopy(inner[path[-1]]))
             else:
-                inner[path[-1]] = value
+                inner[path[-1]] = copy.deepcopy(value)
         except (KeyError, IndexError, TypeError):
             continue
     return root
 
 
-def readers(folder: Path):
-    """Everything that reads such files, by name."""
-    files = folder / "instances.json", folder / "results.json"
-
-    def loaded():
-        dataset = youtube_vis.load(files[0], folder)
-        split.parts(
-            {v.id: {t.label for t in v.tracks} for v in dataset.videos}, [0.5, 0.5]
-        )
-
-    def converted(make):
-        return lambda: make(youtube_vis.read_json(files[0]), files[0])
-
+def commands(folder: Path) -> dict[str, list]:
+    """Every command that reads such files, by name."""
+    instances, results = folder / "instances.json", folder / "results.json"
     return {
-        "score": lambda: score.text(score.score_files(*files)),
-        "class agnostic": lambda: youtube_vis_ap.evaluate_files(*files, True),
-        "errors": lambda: breakdown.text(breakdown.evaluate_files(*files), {}),
-        "check": lambda: check.text(check.check(files[0])),
-        "submit": lambda: submission.check(files[1], files[0]),
-        "load": loaded,
-        "cocovid": converted(convert.from_cocovid),
-        "stills": converted(convert.from_stills),
+        "score": ["score", instances, results, "--json", folder / "scores.json"],
+        "class agnostic": ["score", instances, results, "--class-agnostic"],
+        "report": ["score", instances, results, "--report", folder / "page.html"],
+        "check": ["check", instances, "--json", folder / "check.json"],
+        "submit": ["submit", results, "--out", folder / "a.zip"],
+        "submit to": [
+            *("submit", results, "--out", folder / "b.zip"),
+            *("--annotations", instances),
+        ],
+        "split": ["split", instances, folder / "split"],
+        "cocovid": ["convert", "cocovid", instances, folder / "converted.json"],
+        "pngs": ["convert", "pngs", instances, folder / "pngs"],
     }
 
 
-def judge(root, folder: Path) -> None:
-    """Raise what is none of our own errors, and where a reader takes too long."""
+def run_command(line: list) -> None:
+    """As from the shell; ends where the command says what is wrong, or is done."""
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):
+        main.main([str(word) for word in line])
+
+
+def judge(root, folder: Path, damage=None) -> None:
+    """Raise what no command may raise, and where one takes too long."""
     for name in ("instances", "results"):
         text = json.dumps(root.get(name))
-        (folder / f"{name}.json").write_text(text, encoding="utf-8")
-    for name, reader in readers(folder).items():
+        if damage is not None and damage[0] == name:
+            place = round(damage[1] * len(text))
+            rest = "" if damage[2] == "cut" else damage[2] + text[place:]
+            text = text[:place] + rest
+        (folder / f"{name}.json").write_text(text, encoding="latin-1")
+    for name, line in commands(folder).items():
         start = time.monotonic()
-        with contextlib.suppress(InputError):
-            reader()
+        run_command(line)
         assert time.monotonic() - start < LIMIT, name
 
 
@@ -167,13 +178,14 @@ def run(examples: int, *, database=None) -> None:
         database=database,
         suppress_health_check=list(hypothesis.HealthCheck),
     )
-    @hypothesis.given(EDITS)
-    def every_reader_says_what_is_wrong(edits):
-        judge(broken(edits), folder)
+    @hypothesis.given(EDITS, DAMAGE, st.sampled_from([7, 300, 2**21]))
+    def every_command_says_what_is_wrong(edits, damage, piece):
+        with mock.patch.object(json_stream, "PIECE", piece):
+            judge(broken(edits), folder, damage)
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        every_reader_says_what_is_wrong()
+        every_command_says_what_is_wrong()
 
 
 if __name__ == "__main__":

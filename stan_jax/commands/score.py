@@ -34,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Nothing; the tables are printed."""
     import json
+    from pathlib import Path
 
     from stan_jax.errors import InputError
     from stan_jax.evaluation import score
@@ -51,7 +52,8 @@ def run(args: argparse.Namespace) -> None:
     if args.report:
         shown = page.pictures(scores, *files, args.frames) if args.frames else {}
         with replacing(args.report) as partial:
-            text = page.page(scores, args.results, shown)
+            names = [Path(file).name for file in reversed(files)]
+            text = page.page(scores, " against ".join(names), shown)
             partial.write_text(text, encoding="utf-8")
         print(f"\npage: {args.report}")
     if args.json:

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float32, Int64
 from pycocotools import mask as coco_mask
 
 RLE = dict[str, Any]  # {"size": [height, width], "counts": bytes}
+MOST = 2**24  # height and width of a frame are below it
 
 
 def compress(segmentation: object, height: int, width: int) -> RLE | None:
@@ -24,7 +25,10 @@ def compress(segmentation: object, height: int, width: int) -> RLE | None:
     if segmentation is None or segmentation == []:
         return None
     if isinstance(segmentation, list):
-        return _from_polygons(segmentation, height, width)
+        if any(isinstance(points, list) and len(points) % 2 for points in segmentation):
+            raise ValueError("polygon must be a list x1, y1, x2, y2, ... of numbers")
+        joined = from_polygons(segmentation, height, width)
+        return joined if coco_mask.area(joined) else None
     if not isinstance(segmentation, dict):
         kind = type(segmentation).__name__
         raise ValueError(f"must be null, an RLE or a list of polygons, is a {kind}")
@@ -51,6 +55,32 @@ def pack_counts(entry: dict) -> dict:
     if isinstance(entry.get("counts"), list):
         entry["counts"] = _array(entry["counts"])
     return entry
+
+
+def from_polygons(polygons: list, height: int, width: int) -> RLE:
+    """Compressed RLE of what polygons x1, y1, x2, y2, ... cover; perhaps no pixel.
+
+    A last x without its y is passed over, as pycocotools does.
+    Raises: ValueError with the broken rule.
+    """
+    side = max(height, width)
+    if not (0 < height < MOST and 0 < width < MOST):
+        raise ValueError(f"polygon needs a frame, has one of {height} x {width}")
+    for polygon in polygons:
+        numbers = isinstance(polygon, list) and all(
+            type(x) in (int, float) for x in polygon
+        )
+        if not numbers:
+            raise ValueError("polygon must be a list x1, y1, x2, y2, ... of numbers")
+        if len(polygon) < 6:
+            rule = f"polygon must have at least 3 points, has {len(polygon) // 2}"
+            raise ValueError(rule)
+        # Drawing takes memory in proportion to the length of the outline.
+        if not all(-side <= x <= 2 * side for x in polygon):
+            raise ValueError(
+                f"polygon must lie in or near its {height} x {width} frame"
+            )
+    return coco_mask.merge(coco_mask.frPyObjects(polygons, height, width))
 
 
 def decode(rle: RLE) -> Bool[np.ndarray, "h w"]:
@@ -133,23 +163,3 @@ def _runs_of_text(text: str | bytes) -> Int64[np.ndarray, " r"]:
     runs[1::2] = runs[1::2].cumsum()
     runs[2::2] = runs[2::2].cumsum()
     return runs
-
-
-def _from_polygons(polygons: list, height: int, width: int) -> RLE | None:
-    side = max(height, width)
-    for polygon in polygons:
-        numbers = isinstance(polygon, list) and all(
-            type(x) in (int, float) for x in polygon
-        )
-        if not numbers or len(polygon) % 2:
-            raise ValueError("polygon must be a list x1, y1, x2, y2, ... of numbers")
-        if len(polygon) < 6:
-            rule = f"polygon must have at least 3 points, has {len(polygon) // 2}"
-            raise ValueError(rule)
-        # Drawing takes memory in proportion to the length of the outline.
-        if not all(-side <= x <= 2 * side for x in polygon):
-            raise ValueError(
-                f"polygon must lie in or near its {height} x {width} frame"
-            )
-    joined = coco_mask.merge(coco_mask.frPyObjects(polygons, height, width))
-    return joined if coco_mask.area(joined) else None

@@ -44,6 +44,7 @@ class Error(NamedTuple):
     score: float  # of the found track; 0 for a missed object
     overlap: float  # over the whole video
     frames: tuple[int, int]  # first and last that show it
+    true_category_id: Any  # of the object; None for background
 
 
 class Breakdown(NamedTuple):
@@ -120,8 +121,13 @@ def one_video(
     seen = [track for track in found if track.category_id in category_ids]
     groups = [[c] for c in sorted(set(category_ids))]
     judged = _judge(seen, true)
+    matched = match(groups, true, seen)
+    there = {*judged.kinds, *(["missed"] if judged.missed else [])}
     by_kind = {
-        kind: match(groups, true, _mended(kind, judged, seen, true)) for kind in KINDS
+        kind: match(groups, true, _mended(kind, judged, seen, true))
+        if kind in there
+        else matched
+        for kind in KINDS
     }
     errors = [
         Error(
@@ -133,16 +139,15 @@ def one_video(
             track.score,
             float(judged.overlap[n, m]) if m >= 0 else 0.0,
             _span(track.masks),
+            true[m].category_id if m >= 0 else None,
         )
         for n, (track, m) in enumerate(zip(seen, judged.targets, strict=True))
         if judged.kinds[n]
     ]
     for g in (true[m] for m in judged.missed):
-        span = _span(g.masks)
-        errors.append(
-            Error("missed", video["id"], -1, g.id, g.category_id, 0.0, 0.0, span)
-        )
-    return Mended(match(groups, true, seen), by_kind, errors)
+        about = 0.0, 0.0, _span(g.masks), g.category_id
+        errors.append(Error("missed", video["id"], -1, g.id, g.category_id, *about))
+    return Mended(matched, by_kind, errors)
 
 
 def _mended(
@@ -322,11 +327,20 @@ def text(breakdown: Breakdown, names: dict[Any, str], worst: int = 3) -> str:
 
 
 def _line(error: Error, names: dict[Any, str]) -> str:
-    who = f"results[{error.row}], score {error.score:.2f}, " if error.row >= 0 else ""
-    meant = "" if error.true_id is None else f", annotation {error.true_id}"
     first, last = error.frames
-    name = names.get(error.category_id, error.category_id)
-    return (
-        f"{error.kind:>12} video {error.video_id}, frames {first}-{last}: {who}{name}"
-        f"{meant}, overlap {error.overlap:.2f}"
+    where = f"video {error.video_id}, frames {first}-{last}"
+    return f"{error.kind:>12} {where}: {describe(error, names)}"
+
+
+def describe(error: Error, names: dict[Any, str]) -> str:
+    """Which track it is, and which object it was meant for."""
+    name, true_name = (
+        str(names.get(c, c)) for c in (error.category_id, error.true_category_id)
     )
+    if error.row < 0:
+        return f"{name}, annotation {error.true_id}"
+    text = f"results[{error.row}], {name}, score {error.score:.2f}"
+    if error.true_id is None:
+        return text
+    other = f" ({true_name})" if true_name != name else ""
+    return f"{text}; annotation {error.true_id}{other}, overlap {error.overlap:.2f}"

@@ -12,10 +12,10 @@ from numbers import Real
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 from pycocotools import mask as coco_mask
 
 from stan_jax import json_stream
+from stan_jax.data import segmentations
 from stan_jax.errors import InputError
 from stan_jax.evaluation import run_lengths
 from stan_jax.evaluation.shelf import Shelf
@@ -118,11 +118,11 @@ def true_tracks(path: str | Path) -> Truth:
 def _read_true(path, rows: list[tuple[dict, dict]]) -> list[TrueTrack]:
     each = {row["id"]: (row, video) for row, video in rows}
     records = [f"annotation {number}" for number in each]
-    segmentations = [
-        _segmentations(path, record, row, video)
+    given = [
+        _masks(path, record, row, video)
         for record, (row, video) in zip(records, each.values(), strict=True)
     ]
-    masks = run_lengths.read_many(segmentations, path, records)
+    masks = run_lengths.read_many(given, path, records)
     tracks = {
         number: TrueTrack(
             number,
@@ -136,7 +136,7 @@ def _read_true(path, rows: list[tuple[dict, dict]]) -> list[TrueTrack]:
     return [tracks[row["id"]] for row, _ in rows]
 
 
-def _segmentations(path, record: str, annotation: dict, video: dict) -> list:
+def _masks(path, record: str, annotation: dict, video: dict) -> list:
     _check(path, record, annotation, segmentations=list, areas=list, iscrowd=Real)
     for area in annotation["areas"]:
         if not isinstance(area, Real | None):
@@ -144,8 +144,8 @@ def _segmentations(path, record: str, annotation: dict, video: dict) -> list:
     if any(annotation["segmentations"]):
         _check(path, f"video {video['id']}", video, height=int, width=int)
     return [
-        _compressed(path, f"{record}, frame {t}", segmentation, video)
-        for t, segmentation in enumerate(annotation["segmentations"])
+        _compressed(path, f"{record}, frame {t}", mask, video)
+        for t, mask in enumerate(annotation["segmentations"])
     ]
 
 
@@ -217,34 +217,24 @@ def read_found(path: str | Path, rows: Sequence[tuple[int, dict]]) -> list[Found
     ]
 
 
-def _compressed(path, record: str, segmentation, video: dict):
+def _compressed(path, record: str, mask: Any, video: dict) -> Any:
     """Run lengths of what an annotation may hold: polygons, or run lengths already."""
-    if isinstance(segmentation, dict) and isinstance(segmentation.get("counts"), list):
+    if isinstance(mask, dict) and isinstance(mask.get("counts"), list):
         rule = "needs a size and run lengths from 0 up"  # `_packed` found otherwise
-        raise InputError(path, record, f"{rule}, not {segmentation!r:.60}")
-    if not segmentation or not isinstance(segmentation, list):
-        return segmentation
-    polygons = []
-    for points in segmentation:
-        try:
-            polygons.append(np.asarray_chkfinite(points, np.float64))
-        except (TypeError, ValueError) as error:
-            rule = f"a polygon must hold finite numbers, not {points!r:.60}"
-            raise InputError(path, record, rule) from error
-        if polygons[-1].ndim != 1 or polygons[-1].size < 6:
-            rule = "a polygon must hold at least 3 points as x y x y ..., not"
-            raise InputError(path, record, f"{rule} {points!r:.60}")
-    rles = coco_mask.frPyObjects(
-        [points.tolist() for points in polygons], video["height"], video["width"]
-    )
-    return coco_mask.merge(rles)
+        raise InputError(path, record, f"{rule}, not {mask!r:.60}")
+    if not mask or not isinstance(mask, list):
+        return mask
+    try:
+        return segmentations.from_polygons(mask, video["height"], video["width"])
+    except ValueError as error:
+        raise InputError(path, record, str(error)) from error
 
 
 def _packed(mask: Any) -> Any:
     """Compressed run lengths of a list of counts; anything else as it is."""
     counts = mask.get("counts") if isinstance(mask, dict) else None
     if isinstance(counts, list) and "size" in mask:
-        with contextlib.suppress(TypeError, ValueError, IndexError, OverflowError):
+        with contextlib.suppress(TypeError, ValueError, LookupError, OverflowError):
             packed = coco_mask.frPyObjects(mask, 0, 0)
             return {"size": packed["size"], "counts": packed["counts"].decode()}
     return mask

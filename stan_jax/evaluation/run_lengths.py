@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Int
 
+from stan_jax.data.segmentations import MOST
 from stan_jax.errors import InputError
 
-MOST = 2**24  # height and width of a mask are below it
 CHARACTERS = 2**19  # of counts that are decoded at once, about
 # Characters of a compressed text: "0" to "O" end a run, "P" to "o" have more behind.
 _ENDS, _MORE = bytes(range(48, 80)), bytes(range(80, 112))
@@ -129,7 +129,7 @@ def _field(mask: Any, k: int, fail: Fail) -> tuple[tuple[int, int], str]:
     except (TypeError, KeyError, ValueError, AttributeError, OverflowError) as error:
         rule = 'a mask must be {"size": [height, width], "counts": text}'
         raise fail(k, f"{rule}, not {mask!r:.60}") from error
-    if not (0 < height < MOST and 0 < width < MOST and text):
+    if not (0 < size[0] < MOST and 0 < size[1] < MOST and text):
         rule = "a mask needs a positive size and at least one run"
         raise fail(k, f"{rule}, not {mask!r:.60}")
     return size, text

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from pycocotools import mask as coco_mask
 
-from stan_jax.evaluation import run_lengths
+from stan_jax.data.segmentations import MOST
 from stan_jax.evaluation.run_lengths import Masks
 
 PAIRS = 2**17  # of masks that one call of pycocotools compares, about
@@ -218,8 +218,8 @@ def _masks(
     """
     i, t = np.nonzero(size[np.ix_(rows, times)])
     i, t = rows[i], times[t]
-    height, width = np.divmod(size[i, t], run_lengths.MOST)
-    width += run_lengths.MOST * t
+    height, width = np.divmod(size[i, t], MOST)
+    width += MOST * t
     fields = (x.tolist() for x in (height, width, i, t))
     return (
         i,
@@ -247,7 +247,7 @@ def _mean_areas(found: Sequence[FoundTrack]) -> list[float]:
 def _stack(tracks: Sequence[Masks], length: int) -> tuple[np.ndarray, ...]:
     """Area, size in one number, "the list reaches here": each [track frame]."""
     area = _padded([track.areas for track in tracks], length)
-    size = _padded([track.sizes @ [run_lengths.MOST, 1] for track in tracks], length)
+    size = _padded([track.sizes @ [MOST, 1] for track in tracks], length)
     inside = _padded([np.ones(len(track.areas), bool) for track in tracks], length)
     return area, size, inside
 

@@ -14,7 +14,7 @@ from PIL import Image
 from stan_jax.data import segmentations
 from stan_jax.errors import InputError
 from stan_jax.evaluation import files
-from stan_jax.evaluation.breakdown import KINDS, Breakdown, Error
+from stan_jax.evaluation.breakdown import KINDS, Breakdown, Error, describe
 from stan_jax.evaluation.run_lengths import Masks
 from stan_jax.evaluation.score import Scores
 from stan_jax.video import draw
@@ -140,19 +140,14 @@ def _categories(scores: Scores, lost: Breakdown) -> str:
     return f"<div class='scroll'>{table}</div>"
 
 
-def _error(error: Error, names: Mapping, pictures: Sequence[bytes]) -> str:
-    name = html.escape(str(names.get(error.category_id, error.category_id)))
+def _error(error: Error, names: dict, pictures: Sequence[bytes]) -> str:
     first, last = error.frames
-    text = f"video {html.escape(str(error.video_id))}, frames {first}–{last}, {name}"
-    if error.row >= 0:
-        text += f", results[{error.row}], score {error.score:.2f}"
-    if error.true_id is not None:
-        text += f", annotation {error.true_id}, overlap {error.overlap:.2f}"
+    text = f"video {error.video_id}, frames {first}–{last}: {describe(error, names)}"
     images = "".join(
         f"<img alt='' src='data:image/jpeg;base64,{base64.b64encode(x).decode()}'> "
         for x in pictures
     )
-    return f"<figure>{images}<figcaption>{text}</figcaption></figure>"
+    return f"<figure>{images}<figcaption>{html.escape(text)}</figcaption></figure>"
 
 
 def pictures(

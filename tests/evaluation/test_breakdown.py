@@ -117,6 +117,9 @@ def test_command_prints_what_each_kind_costs(tmp_path, capsys):
     main.main(["score", *files, "--errors", "--json", str(tmp_path / "s.json")])
     printed = capsys.readouterr().out
     assert f"class {got.gains['class']:+.3f}      1 tracks" in printed
-    assert "video 1, frames 0-8: results[1], score 0.89, class 3" in printed
+    line = (
+        "video 1, frames 0-8: results[1], class 3, score 0.89; annotation 2 (class 2)"
+    )
+    assert line in printed
     written = json.loads((tmp_path / "s.json").read_text())["errors"]
     assert written["gains"] == got.gains

@@ -190,13 +190,17 @@ FRAME = ("annotations", 1, "segmentations", 2)
         (change("instances", "videos", 1, "id"), "1", "must be all numbers or all"),
         (change("instances", "videos", 1, "width"), ..., "video 2: width is missing"),
         (change("instances", "annotations", 0), 5, "annotations[0]: must be an object"),
-        (change("instances", *FRAME), NO_POLYGON, "annotation 12, frame 2: a polygon"),
+        (change("instances", *FRAME), NO_POLYGON, "annotation 12, frame 2: polygon"),
         (
             change("instances", *FRAME),
             [[1, 1, 5, 5, None, 3]],
-            "2: a polygon must hold",
+            "2: polygon must be a list",
         ),
-        (change("instances", *FRAME), [[1, 1, 5, 5, 1e999, 3]], "finite numbers"),
+        (
+            change("instances", *FRAME),
+            [[1, 1, 5, 5, 1e999, 3]],
+            "polygon must lie in or near",
+        ),
         (change("instances", *FRAME), {"counts": [192]}, "frame 2: needs a size"),
         (
             change("instances", *FRAME),
