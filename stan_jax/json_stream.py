@@ -9,7 +9,7 @@ import re
 import zlib
 from collections.abc import Generator, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import orjson
 
@@ -184,7 +184,7 @@ class _Text:
         rest, mark = len(self._text) - self._place, ""
         try:
             if self._file is None:
-                self._file = _open(self.path)
+                self._file = open_text(self.path)
                 mark = self._file.read(1).removeprefix("\ufeff")
             piece = mark + self._file.read(max(rest, PIECE))
         except UnicodeDecodeError as error:
@@ -233,10 +233,15 @@ def _rounded(row: object) -> bool:
     return any(type(value) is float and abs(value) >= 2**63 for value in values)
 
 
-def _open(path: str | Path) -> io.TextIOWrapper:
+def open_bytes(path: str | Path) -> BinaryIO:
+    """A file, unpacked if it is gzipped, whatever its name."""
     with open(path, "rb") as file:
         packed = file.read(2) == b"\x1f\x8b"
-    # Not utf-8-sig, which decodes in Python; `_Text` passes over the mark.
-    if packed:
-        return io.TextIOWrapper(gzip.open(path), encoding="utf-8", newline="")
-    return open(path, encoding="utf-8", newline="")
+    # It is a BinaryIO in all but its declared type.
+    return cast(BinaryIO, gzip.open(path)) if packed else open(path, "rb")
+
+
+def open_text(path: str | Path) -> io.TextIOWrapper:
+    """Likewise, as text; UTF-8's mark stands in it."""
+    # Not utf-8-sig, which decodes in Python; newlines are as good as spaces.
+    return io.TextIOWrapper(open_bytes(path), encoding="utf-8", newline="")

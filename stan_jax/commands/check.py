@@ -3,7 +3,8 @@
     stan check instances.json frames --frames
 
 Each line names level, file, record, rule and what to do. The exit status is 1 if there
-is an error, 0 with warnings alone. With --frames every image is opened as well.
+is an error, 0 with warnings alone. With a folder every frame must be in it; with
+--frames each is opened and its size compared.
 """
 
 import argparse
@@ -28,7 +29,7 @@ def run(args: argparse.Namespace) -> None:
 
     if args.frames and args.folder is None:
         raise InputError("--frames", "", "needs the folder of the frames")
-    report = check.check(args.annotations, args.folder if args.frames else None)
+    report = check.check(args.annotations, args.folder, open_images=args.frames)
     print(check.text(report))
     if args.json:
         rows = [finding._asdict() for finding in report.findings]

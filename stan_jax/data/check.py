@@ -47,9 +47,15 @@ class Report(NamedTuple):
         return sum(finding.level == "error" for finding in self.findings)
 
 
-def check(annotations: str | Path, frames: str | Path | None = None) -> Report:
-    """Look at every record of a json (or .json.gz); with `frames` at every image too.
+def check(
+    annotations: str | Path,
+    frames: str | Path | None = None,
+    *,
+    open_images: bool = False,
+) -> Report:
+    """Look at every record of a json (or .json.gz).
 
+    frames: folder in which every frame must be; with `open_images` each is decoded too.
     Memory holds the videos and what was found, not the masks.
     """
     checker = _Checker(Path(annotations))
@@ -76,7 +82,7 @@ def check(annotations: str | Path, frames: str | Path | None = None) -> Report:
         checker.warn("", rule, f"`stan convert {kind}` writes the official format")
     checker.finish()
     if frames is not None:
-        checker.look_at(Path(frames))
+        checker.look_at(Path(frames), open_images)
     return Report(checker.findings, checker.summary())
 
 
@@ -294,15 +300,20 @@ class _Checker:
         self.error(where, rule, f"correct it, or add the entry to {name}")
         return None
 
-    def _per_frame(self, where: str, row: dict, key: str, info) -> list | None:
+    def _per_frame(
+        self, where: str, row: dict, key: str, info, masks: list | None = None
+    ) -> list | None:
         if (given := row.get(key)) is None:
             return None
         if not isinstance(given, list):
             rule = f"{key} must be a list, is a {_kind(given)}"
             self.error(where, rule, "write one entry for each frame")
             return None
-        if info and info["names"] and len(given) != len(info["names"]):
-            frames = len(info["names"])
+        frames = len(info["names"]) if info else 0
+        # Where the video names no frames, the masks say how many there are.
+        if not frames and masks is not None:
+            frames = len(masks)
+        if frames and len(given) != frames:
             rule = f"{key} must have {frames} entries, one a frame, has {len(given)}"
             self.error(where, rule, "write null where the object is out of sight")
             return None
@@ -336,7 +347,7 @@ class _Checker:
         return found
 
     def _boxes(self, where: str, row: dict, info, masks) -> None:
-        given = self._per_frame(where, row, "bboxes", info)
+        given = self._per_frame(where, row, "bboxes", info, masks)
         if given is None:
             return
         tight = None if masks is None else segmentations.tight_boxes(masks)
@@ -372,7 +383,7 @@ class _Checker:
                         self.warn(record, rule, "is x, y, width, height meant?")
 
     def _areas(self, where: str, row: dict, info, masks) -> None:
-        given = self._per_frame(where, row, "areas", info)
+        given = self._per_frame(where, row, "areas", info, masks)
         if row.get("areas") is None:
             rule = "areas are absent, which the official evaluator needs"
             self.warn(where, rule, "add the pixels of each mask, null for null")
@@ -406,22 +417,24 @@ class _Checker:
                     self.warn(f"video {number}, frame {t}", rule, advice)
                     break
 
-    def look_at(self, frames: Path) -> None:
+    def look_at(self, frames: Path, open_images: bool) -> None:
         if not frames.is_dir():
             finding = "error", str(frames), "", "folder of the frames must exist"
             self.findings.append(Finding(*finding, "name the folder that holds them"))
             return
         for number, info in self.videos.items():
-            if not all(info["size"]):
-                continue
             names = tuple(info["names"])
             video = youtube_vis.Video(number, names, *info["size"], ())
             dataset = youtube_vis.Dataset(self.path, frames, (), (video,), False)
             for t, name in enumerate(names):
                 if not name:
                     continue
+                path, record = frames / name, f"video {number}, frame {t}"
                 try:
-                    youtube_vis.read_frame(dataset, video, t)
+                    if not open_images or not all(info["size"]):
+                        youtube_vis.check_file(path, record)
+                    else:
+                        youtube_vis.read_frame(dataset, video, t)
                 except InputError as e:
                     advice = "copy the frame again, or correct the file"
                     self.findings.append(

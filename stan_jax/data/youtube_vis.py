@@ -5,7 +5,6 @@ one's own): classes come from the file, ids need not be contiguous, and a file w
 `annotations` (val, test) is a set of videos without objects.
 """
 
-import gzip
 import io
 import json
 import zlib
@@ -18,6 +17,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, UInt8
 from PIL import Image
 
+from stan_jax import json_stream
 from stan_jax.data import segmentations
 from stan_jax.data.segmentations import RLE
 from stan_jax.errors import InputError
@@ -117,6 +117,20 @@ def check_frames(dataset: Dataset, *, num_threads: int = 8) -> None:
             pass
 
 
+def check_file(path: Path, record: str) -> None:
+    """Nothing, if a frame is there at all; its pixels are not looked at.
+
+    Raises: InputError where it is absent or empty.
+    """
+    try:
+        empty = not path.is_file() or not path.stat().st_size
+    except (OSError, ValueError) as error:  # a name that no file can have
+        raise InputError(path, record, f"file must exist: {error}") from None
+    if empty:
+        rule = "must not be an empty file" if path.is_file() else "file must exist"
+        raise InputError(path, record, rule)
+
+
 def read_frame(
     dataset: Dataset, video: Video, t: int, *, max_hw: tuple[int, int] | None = None
 ) -> UInt8[np.ndarray, "h w 3"]:
@@ -199,10 +213,10 @@ def read_json(path: Path) -> dict:
 
 def read_plain(path: Path, hook: Callable[[dict], Any] | None = None) -> dict:
     """Likewise, all as it stands in the file, unless a hook says otherwise."""
-    opened = gzip.open if path.suffix == ".gz" else open
     try:
-        with opened(path, "rt", encoding="utf-8-sig") as file:
-            root = json.load(file, object_hook=hook)
+        with json_stream.open_text(path) as file:
+            text = file.read().removeprefix("\ufeff")
+        root = json.loads(text, object_hook=hook)
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, column {error.colno}"
         raise InputError(path, where, f"must be json: {error.msg}") from None

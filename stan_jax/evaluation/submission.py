@@ -37,6 +37,9 @@ def check(results: str | Path, annotations: str | Path | None = None) -> Verdict
             name = f"results[{i}]"
             for rule in _broken(row, videos, categories, seen, bool(annotations)):
                 verdict.errors.append(str(InputError(results, name, rule)))
+            if not any(_list(row.get("segmentations"))):
+                rule = "shows nothing: every mask is null"
+                verdict.warnings.append(str(InputError(results, name, rule)))
     except InputError as error:  # no json: nothing behind it can be read
         verdict.errors.append(str(error))
         return verdict
@@ -111,9 +114,11 @@ def _broken(row: dict, videos: dict, categories: set, seen: dict, known: bool):
         if any(found) and found != size:
             yield f"frame {t}: size must be {size} as the video's, is {found}"
             return
-    if not checked.areas.any():
-        yield "shows nothing: every mask is null or empty"
     seen[video] = length, size
+
+
+def _list(value: object) -> list:
+    return value if isinstance(value, list) else [value]
 
 
 def _whole(value: object) -> bool:
@@ -127,7 +132,7 @@ def write(results: str | Path, out: str | Path) -> None:
     """
     info = zipfile.ZipInfo(NAME)  # of 1980, so that the zip does not depend on today
     info.compress_type = zipfile.ZIP_DEFLATED
-    with replacing(out) as partial, open(results, "rb") as source:
+    with replacing(out) as partial, json_stream.open_bytes(results) as source:
         with zipfile.ZipFile(partial, "w") as archive:
             with archive.open(info, "w", force_zip64=True) as target:
                 while piece := source.read(1 << 20):

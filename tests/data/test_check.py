@@ -84,6 +84,16 @@ def rle(counts, size=HW):
     return {"size": list(size), "counts": counts}
 
 
+def two_at_once(key):
+    """A list of another length, in a video that does not say how many frames it has."""
+
+    def edit(root):
+        root["videos"][0]["file_names"] = None
+        root["annotations"][0][key].append(None)
+
+    return edit
+
+
 E, W = "error", "warning"
 # level, the record that is named, part of the rule, the defect
 CORPUS = [
@@ -291,8 +301,12 @@ CORPUS = [
         ),
     ),
 ]
+CORPUS += [
+    (E, "annotation 1", "bboxes must have 3 entries", two_at_once("bboxes")),
+    (E, "annotation 1", "areas must have 3 entries", two_at_once("areas")),
+]
 # What an error hides or brings with it: a record that is gone leaves others alone.
-FOLLOWS = ("is not among the", "length must be")
+FOLLOWS = ("is not among the", "length must be", "file_names must be")
 
 
 def findings(tmp_path, root, **options):
@@ -381,17 +395,21 @@ def test_frames_are_opened_on_request(tmp_path):
         for name in video["file_names"]:
             (frames / name).parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(np.zeros((*HW, 3), np.uint8)).save(frames / name)
-    assert findings(tmp_path, root, frames=frames).findings == []
+    opened = {"frames": frames, "open_images": True}
+    assert findings(tmp_path, root, **opened).findings == []
     (frames / "v1/0.png").unlink()
     (frames / "v1/1.png").write_bytes(b"")
     (frames / "v1/2.png").write_text("no image")
     whole = (frames / "v2/0.png").read_bytes()
     (frames / "v2/0.png").write_bytes(whole[: len(whole) // 2])
     Image.fromarray(np.zeros((5, 6, 3), np.uint8)).save(frames / "v2/1.png")
-    rules = [f.rule for f in findings(tmp_path, root, frames=frames).findings]
+    rules = [f.rule for f in findings(tmp_path, root, **opened).findings]
     wanted = ["must exist", "empty file", "whole image", "whole image", "is 5 x 6"]
     assert len(rules) == len(wanted)
     assert all(w in rule for w, rule in zip(wanted, rules, strict=True)), rules
+    # Not opened they must only be there.
+    rules = [f.rule for f in findings(tmp_path, root, frames=frames).findings]
+    assert rules == ["file must exist", "must not be an empty file"]
     (finding,) = findings(tmp_path, root, frames=tmp_path / "none").findings
     assert "folder of the frames must exist" in finding.rule
 

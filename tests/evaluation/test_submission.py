@@ -1,3 +1,4 @@
+import gzip
 import json
 import zipfile
 
@@ -65,7 +66,6 @@ FULL = small()[1][0]["segmentations"]
             small()[1][0]["segmentations"][:1],
             "must have 2 entries, one a frame, has 1",
         ),
-        ("segmentations", [None, None], "shows nothing"),
         ("segmentations", [[[0, 0, 3, 0, 3, 3]], None], "compressed RLE or null"),
         (
             "segmentations",
@@ -107,6 +107,24 @@ def test_all_rows_are_looked_at(tmp_path):
     root, rows = small()
     rows[0]["score"], rows[1]["video_id"] = None, 9
     assert len(submission.check(*written(tmp_path, root, rows)).errors) == 2
+
+
+def test_track_without_a_mask_is_a_warning(tmp_path):
+    root, rows = small()
+    rows[0]["segmentations"] = [None, None]
+    verdict = submission.check(*written(tmp_path, root, rows))
+    assert not verdict.errors
+    assert "results[0]: shows nothing" in verdict.warnings[0]
+
+
+def test_gzipped_results_are_zipped_as_plain_json(tmp_path):
+    found, valid = written(tmp_path, *small())
+    packed = tmp_path / "results.json.gz"
+    packed.write_bytes(gzip.compress(found.read_bytes()))
+    out = tmp_path / "s.zip"
+    main.main(["submit", str(packed), "--annotations", str(valid), "--out", str(out)])
+    with zipfile.ZipFile(out) as archive:
+        assert archive.read("results.json") == found.read_bytes()
 
 
 def test_missing_video_is_a_warning(tmp_path):
