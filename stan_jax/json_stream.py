@@ -9,7 +9,7 @@ import re
 import zlib
 from collections.abc import Generator, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any
 
 import orjson
 
@@ -233,12 +233,11 @@ def _rounded(row: object) -> bool:
     return any(type(value) is float and abs(value) >= 2**63 for value in values)
 
 
-def open_bytes(path: str | Path) -> BinaryIO:
+def open_bytes(path: str | Path) -> io.BufferedIOBase:
     """A file, unpacked if it is gzipped, whatever its name."""
     with open(path, "rb") as file:
         packed = file.read(2) == b"\x1f\x8b"
-    # It is a BinaryIO in all but its declared type.
-    return cast(BinaryIO, gzip.open(path)) if packed else open(path, "rb")
+    return gzip.GzipFile(path) if packed else open(path, "rb")
 
 
 def open_text(path: str | Path) -> io.TextIOWrapper:
