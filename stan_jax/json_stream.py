@@ -233,7 +233,7 @@ def _rounded(row: object) -> bool:
     return any(type(value) is float and abs(value) >= 2**63 for value in values)
 
 
-def open_bytes(path: str | Path) -> io.BufferedIOBase:
+def open_bytes(path: str | Path) -> gzip.GzipFile | io.BufferedReader:
     """A file, unpacked if it is gzipped, whatever its name."""
     with open(path, "rb") as file:
         packed = file.read(2) == b"\x1f\x8b"
