@@ -3,19 +3,27 @@
     python benchmarks/evaluator.py [--videos=302] [--found=20] [--repeats=5]
 
 Makes the set itself: 640 x 360 and 1280 x 720 videos of 12 to 36 frames, two true
-tracks each, objects with a wavy outline, `found` result tracks a video. Every run is a
-fresh process, so its peak of memory is its own.
+tracks each, objects with a wavy outline, `found` result tracks a video; --data takes a
+set that is there. Every run is a fresh process. The official code is compared with if
+it is at hand, for instance the copy in mmdet:
+
+    pip download --no-deps mmdet==3.3.0
+    unzip mmdet-3.3.0-py3-none-any.whl "mmdet/evaluation/functional/ytvis*"
+    python benchmarks/evaluator.py --official=mmdet/evaluation/functional
 """
 
 import argparse
+import contextlib
+import importlib
+import io
 import json
-import multiprocessing
+import os
 import platform
-import resource
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
-from concurrent.futures import ProcessPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
 
@@ -96,17 +104,57 @@ def make(folder, videos, found, seed=0):
     return masks
 
 
-def measure(folder):
-    """One evaluation in this process: wall and CPU seconds, peak MB, the AP."""
-    from stan_jax.evaluation import youtube_vis_ap
+def run(how, folder, official):
+    """One evaluation in this process; prints the AP."""
+    paths = str(folder / "instances.json"), str(folder / "results.json")
+    if how == "official":
+        ap = official_ap(paths, official)
+    elif how == "stan score":
+        from stan_jax.evaluation import score
 
-    wall, cpu = time.perf_counter(), time.process_time()
-    stats = youtube_vis_ap.evaluate_files(
-        folder / "instances.json", folder / "results.json"
+        ap = score.score_files(*paths).official["AP"]
+    else:
+        from stan_jax.evaluation import youtube_vis_ap
+
+        workers = int(how.rpartition("=")[2]) if "=" in how else 1
+        ap = youtube_vis_ap.evaluate_files(*paths, workers=workers)["AP"]
+    print(repr(float(ap)))
+
+
+def official_ap(paths, folder):
+    """What the official code gives, from the folder of ytvis.py and ytviseval.py."""
+    # It was written for a NumPy that had this name and took floats for numbers.
+    linspace = np.linspace
+    vars(np).update(
+        float=float,
+        linspace=lambda a, b, number, **rest: linspace(a, b, int(number), **rest),
     )
-    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return wall, cpu, peak, stats["AP"]
+    sys.path.insert(0, folder)
+    YTVIS = importlib.import_module("ytvis").YTVIS
+    YTVISeval = importlib.import_module("ytviseval").YTVISeval
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = YTVIS(paths[0])
+        evaluation = YTVISeval(truth, truth.loadRes(paths[1]), "segm")
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    return evaluation.stats[0]
+
+
+def measure(how, folder, official):
+    """A fresh process: wall and CPU seconds, peak MB, the AP."""
+    line = [sys.executable, __file__, "--run", how, "--data", folder]
+    line += ["--official", official] if official else []
+    start = time.perf_counter()
+    child = subprocess.Popen(line, stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None
+    printed = child.stdout.read()
+    _, status, usage = os.wait4(child.pid, 0)
+    wall = time.perf_counter() - start
+    child.returncode = os.waitstatus_to_exitcode(status)
+    if child.returncode:
+        sys.exit(f"{how} failed")
+    return wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024, float(printed)
 
 
 def main():
@@ -114,29 +162,43 @@ def main():
     parser.add_argument("--videos", type=int, default=302)
     parser.add_argument("--found", type=int, default=20)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--data", type=Path, help="a folder with the two files")
+    parser.add_argument("--official", help="folder of ytvis.py and ytviseval.py")
+    parser.add_argument("--run", help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if args.run:
+        run(args.run, args.data, args.official)
+        return
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        masks = make(folder, args.videos, args.found)
-        size = sum(path.stat().st_size for path in folder.iterdir()) / 1e6
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(
-            max_workers=1, mp_context=context, max_tasks_per_child=1
-        ) as pool:
-            runs = list(pool.map(measure, [folder] * args.repeats))
-    wall, cpu, peak, ap = (
-        statistics.median(column) for column in zip(*runs, strict=True)
-    )
-    packages = ("numpy", "pycocotools")
-    versions = ", ".join(f"{name} {version(name)}" for name in packages)
-    print(f"{platform.processor() or platform.machine()}, Python", end=" ")
-    print(f"{platform.python_version()}, {versions}; median of {args.repeats} runs")
+        folder = args.data or Path(name)
+        if args.data is None:
+            make(folder, args.videos, args.found)
+        size = sum(path.stat().st_size for path in folder.glob("*s.json")) / 1e6
+        kinds = ["official"] if args.official else []
+        kinds += ["AP alone", "AP alone, workers=2", "stan score"]
+        # In turn, so that all meet the same moods of the machine.
+        runs = [
+            [measure(how, folder, args.official) for how in kinds]
+            for _ in range(args.repeats)
+        ]
+    versions = ", ".join(f"{p} {version(p)}" for p in ("numpy", "pycocotools"))
     print(
-        f"{'videos':>8} {'masks':>9} {'json MB':>8} {'wall s':>8} {'CPU s':>8}", end=""
+        f"{platform.machine()}, Python {platform.python_version()}, {versions}, "
+        f"{time.strftime('%Y-%m-%d')}; {size:.0f} MB of json, medians of {args.repeats}"
     )
-    print(f" {'peak MB':>8} {'masks/s':>9} {'AP':>7}")
-    print(f"{args.videos:>8} {masks:>9} {size:>8.0f} {wall:>8.2f} {cpu:>8.2f}", end="")
-    print(f" {peak:>8.0f} {masks / wall:>9.0f} {ap:>7.4f}")
+    print(
+        f"{'':20} {'wall s':>8} {'CPU s':>8} {'peak MB':>8} {'wall':>6} {'CPU':>6}  AP"
+    )
+    for k, how in enumerate(kinds):
+        wall, cpu, peak, ap = (
+            statistics.median(turn[k][i] for turn in runs) for i in range(4)
+        )
+        # Of the first kind's, turn by turn.
+        parts = (
+            statistics.median(turn[k][i] / turn[0][i] for turn in runs) for i in (0, 1)
+        )
+        shares = " ".join(f"{part:6.0%}" for part in parts)
+        print(f"{how:20} {wall:8.2f} {cpu:8.2f} {peak:8.0f} {shares}  {ap!r}")
 
 
 if __name__ == "__main__":

@@ -27,6 +27,9 @@ def rows(path: str | Path) -> Iterator[dict]:
     Raises: InputError where the file cannot be read or is no json list of objects.
     """
     with _Text(path) as text:
+        if (first := text.peek()) != "[":
+            found = f"begins with {first!r}" if first else "is empty"
+            raise InputError(path, "", f"must hold a list, {found}")
         text.name = "results"
         for row in text.elements("[", "]"):
             if not isinstance(row, dict):

@@ -67,6 +67,7 @@ class Truth(NamedTuple):
     videos: dict
     categories: list[dict]
     tracks: Tracks  # video id -> list[TrueTrack]
+    odd: list[str]  # what the official code passes over without a word
 
 
 def true_tracks(path: str | Path) -> Truth:
@@ -112,7 +113,26 @@ def true_tracks(path: str | Path) -> Truth:
             size = {k: video[k] for k in ("id", "height", "width") if k in video}
             tracks.put(video["id"], annotation["place"], size)
             tracks.counts[annotation["category_id"]] += 1
-    return Truth(by_id, categories, tracks)
+    odd = {
+        "share their id with another video": len(videos) - len(by_id),
+        "share their id with another category": len(categories) - len(category_ids),
+        "have id 0: officially they are never found": sum(
+            not annotation["id"] for annotation in annotations
+        ),
+        "share their id with a later annotation, which stands in for them": (
+            len(annotations) - len(last)
+        ),
+        "are of a video or category that is not listed: they count for nothing": sum(
+            not takes_part(annotation) for annotation in annotations
+        ),
+    }
+    names = ["videos", "categories", *["annotations"] * 3]
+    found = [
+        f"{number} {name} {rule}"
+        for name, (rule, number) in zip(names, odd.items(), strict=True)
+        if number
+    ]
+    return Truth(by_id, categories, tracks, found)
 
 
 def _read_true(path, rows: list[tuple[dict, dict]]) -> list[TrueTrack]:
@@ -242,7 +262,7 @@ def _packed(mask: Any) -> Any:
 
 def _records(path, content: dict, name: str) -> list[dict]:
     if name not in content:
-        raise InputError(path, name, "must be a list, not None")
+        raise InputError(path, name, "must be a list, is missing")
     records = content[name]
     if len({isinstance(record["id"], str) for record in records}) > 1:
         raise InputError(path, name, "ids must be all numbers or all text")

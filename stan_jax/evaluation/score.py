@@ -1,6 +1,8 @@
 """All that can be said of a results file: official numbers, by category, tracking."""
 
+import math
 from collections import Counter
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +18,7 @@ from stan_jax.evaluation import (
 )
 from stan_jax.evaluation.breakdown import Breakdown
 from stan_jax.evaluation.files import Truth
-from stan_jax.evaluation.video_ap import THRESHOLDS, Matched, VideoAp, match
+from stan_jax.evaluation.video_ap import THRESHOLDS, FoundTrack, Matched, VideoAp, match
 
 
 class Category(NamedTuple):
@@ -40,6 +42,7 @@ class Scores(NamedTuple):
     tracking: dict[str, float]
     names: dict[Any, str]  # of the categories
     lost: Breakdown | None  # where the AP goes, if it was asked for
+    warnings: list[str]  # what counts otherwise than one would think
 
 
 class Part(NamedTuple):
@@ -48,6 +51,7 @@ class Part(NamedTuple):
     matched: dict[int, Matched]
     counts: tracking_metrics.Counts
     mended: breakdown.Mended | None
+    odd: Counter  # results by what is odd about them
 
 
 def score_files(
@@ -83,7 +87,33 @@ def score_files(
         tracking.add(video)
     mended = {video_id: part.mended for video_id, part in parts.items() if part.mended}
     lost = breakdown.total(ids, mended) if errors else None
-    return Scores(official, rows, tracking.summary(), _names(truth), lost)
+    unlisted = sum(number for c, number in found.items() if c not in set(ids))
+    odd = sum((part.odd for part in parts.values()), Counter({UNLISTED: unlisted}))
+    warnings = [f"{instances_path}: {rule}" for rule in truth.odd]
+    warnings += [
+        f"{results_path}: {number} results {rule}"
+        for rule, number in sorted(odd.items())
+        if number
+    ]
+    names = _names(truth)
+    return Scores(official, rows, tracking.summary(), names, lost, warnings)
+
+
+UNLISTED = "are of a category that is not listed: they count for nothing in AP"
+
+
+def _odd(video: dict, found: Sequence[FoundTrack]) -> Counter:
+    """Results of a video that count otherwise than one would think, by how."""
+    length = len(video["file_names"])
+    odd: Counter = Counter()
+    for track in found:
+        if not math.isfinite(track.score):
+            odd["have a score that is not finite: NaN comes last"] += 1
+        if len(track.masks.texts) != length:
+            odd["are longer or shorter than their video: the rest is left out"] += 1
+        if not track.masks.areas.any():
+            odd["show nothing"] += 1
+    return odd
 
 
 def _one_video(groups, paths, category_ids, video, true, found) -> Part:
@@ -91,7 +121,7 @@ def _one_video(groups, paths, category_ids, video, true, found) -> Part:
     if category_ids is not None:
         mended = breakdown.one_video(category_ids, video, true, found)
     counts = tracking_metrics.count(video, true, found, *paths)
-    return Part(match(groups, true, found), counts, mended)
+    return Part(match(groups, true, found), counts, mended, _odd(video, found))
 
 
 def _names(truth: Truth) -> dict[Any, str]:
@@ -142,6 +172,8 @@ def text(scores: Scores) -> str:
     lines += [f"{name:>8} {_figure(value)}" for name, value in scores.tracking.items()]
     if scores.lost:
         lines += ["", breakdown.text(scores.lost, scores.names)]
+    if scores.warnings:
+        lines += ["", *(f"warning: {text}" for text in scores.warnings)]
     return "\n".join(lines)
 
 
@@ -158,6 +190,7 @@ def as_json(scores: Scores) -> dict[str, Any]:
         "official": scores.official,
         "categories": rows,
         "tracking": scores.tracking,
+        "warnings": scores.warnings,
     }
     if scores.lost:
         errors = [error._asdict() for error in scores.lost.errors]

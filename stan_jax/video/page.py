@@ -67,6 +67,7 @@ def page(
         _tiles(
             scores.tracking, ("HOTA", "DetA", "AssA", "IDF1", "MOTA", "IDSW", "Frag")
         ),
+        *(f"<p>Warning: {html.escape(text)}</p>" for text in scores.warnings),
         "<h2>Where the AP goes</h2><p class='soft'>What AP would gain if every error "
         "of one kind were mended, the others left.</p>",
         _gains(lost),

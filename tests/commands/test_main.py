@@ -1,7 +1,11 @@
+import json
 import subprocess
 import sys
+from pathlib import Path
 
+import fuzz
 import pytest
+from PIL import Image
 
 from stan_jax.commands import main
 
@@ -41,3 +45,22 @@ def test_broken_file_ends_with_one_line(tmp_path):
         main.main(["import", str(path), str(tmp_path / "out")])
     assert left.value.code == f"error: {path}: must be a checkpoint, is empty"
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", [*fuzz.commands(Path()), "show"])
+def test_tools_for_files_do_not_load_jax(tmp_path, name):
+    lines = fuzz.commands(tmp_path)
+    out = tmp_path / "pictures"
+    lines["show"] = ["show", tmp_path / "instances.json", tmp_path, out]
+    for file, content in fuzz.sound().items():
+        (tmp_path / f"{file}.json").write_text(json.dumps(content))
+    for video in fuzz.sound()["instances"]["videos"]:
+        for frame in video["file_names"]:
+            (tmp_path / frame).parent.mkdir(exist_ok=True)
+            Image.new("RGB", (video["width"], video["height"])).save(tmp_path / frame)
+    code = LOADED.format([str(word) for word in lines[name]]).replace(
+        "'numpy'", "'flax'"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "set()", done.stderr
+    assert "Traceback" not in done.stderr

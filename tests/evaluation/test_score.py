@@ -1,6 +1,4 @@
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -69,16 +67,6 @@ def test_class_agnostic_has_no_categories(case, capsys):
     assert "class_07" not in out
 
 
-def test_scoring_does_not_load_jax(case):
-    code = (
-        "import sys; from stan_jax.commands.main import main;"
-        f"main(['score', {str(case[0])!r}, {str(case[1])!r}]);"
-        "print('jax' in sys.modules)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.stdout.splitlines()[-1] == "False", done.stderr
-
-
 # ------------------------------------------------------- tracking metrics: bad input
 
 
@@ -89,6 +77,47 @@ def _spoilt(case, tmp_path, change):
     for path, value in zip(paths, content, strict=True):
         path.write_text(json.dumps(value))
     return paths
+
+
+ODD = {
+    "have a score that is not finite": lambda truth, found: found[0].update(
+        score=float("nan")
+    ),
+    "are of a category that is not listed: they count for nothing in AP": (
+        lambda truth, found: found[0].update(category_id=77)
+    ),
+    "are longer or shorter than their video": (
+        lambda truth, found: found[0]["segmentations"].append(None)
+    ),
+    "show nothing": lambda truth, found: found[0].update(
+        segmentations=[None] * len(found[0]["segmentations"])
+    ),
+    "have id 0": lambda truth, found: truth["annotations"][0].update(id=0),
+    "share their id with a later annotation": lambda truth, found: truth["annotations"][
+        0
+    ].update(id=truth["annotations"][1]["id"]),
+    "are of a video or category that is not listed": (
+        lambda truth, found: truth["annotations"][0].update(category_id=77)
+    ),
+    "share their id with another category": lambda truth, found: truth[
+        "categories"
+    ].append(truth["categories"][0]),
+}
+
+
+def test_a_sound_file_has_no_warnings(case):
+    assert score.score_files(*case).warnings == []
+
+
+@pytest.mark.parametrize("rule", ODD)
+def test_what_counts_otherwise_than_one_thinks_is_told(case, tmp_path, capsys, rule):
+    paths = _spoilt(case, tmp_path, ODD[rule])
+    main.main(["score", *map(str, paths), "--json", str(tmp_path / "s.json")])
+    printed = capsys.readouterr().out
+    told = [line for line in printed.splitlines() if line.startswith("warning: ")]
+    assert [line for line in told if rule in line], told
+    written = json.loads((tmp_path / "s.json").read_text())["warnings"]
+    assert [f"warning: {text}" for text in written] == told
 
 
 def test_no_results_are_all_misses(case, tmp_path):

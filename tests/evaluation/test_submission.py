@@ -138,7 +138,7 @@ def test_missing_video_is_a_warning(tmp_path):
     ("rows", "rule"),
     [
         ("[]", "at least one result"),
-        ("{}", "'[' must stand here"),
+        ("{}", "must hold a list, begins with '{'"),
         ("[{", "is not valid json"),
         ("[1]", "must be an object"),
     ],
