@@ -1,6 +1,7 @@
 """Goes through the videos of an evaluation, each once, in one process or in several."""
 
 import contextlib
+import gc
 import multiprocessing
 import os
 from collections import Counter
@@ -117,3 +118,4 @@ def _one_thread() -> Generator[None]:
 
 def _wake() -> None:
     """Starting takes a helper as long as reading the annotations takes this process."""
+    gc.disable()  # as where the files are read

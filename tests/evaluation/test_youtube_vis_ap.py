@@ -78,6 +78,20 @@ def test_every_edge_that_stops_the_official_code_is_in_the_documentation(golden)
     assert stopping <= named
 
 
+def test_reading_a_file_leaves_garbage_collection_as_it_was(tmp_path):
+    path = tmp_path / "x.json"
+    path.write_text('[{"a": 1}, {"a": 2}]')
+    assert gc.isenabled()
+    for _ in json_stream.rows(path):
+        assert not gc.isenabled()
+        break  # left before its end
+    assert gc.isenabled()
+    path.write_text("[{]")
+    with pytest.raises(InputError):
+        list(json_stream.rows(path))
+    assert gc.isenabled()
+
+
 def test_golden_random_sets_give_the_official_numbers(golden, tmp_path):
     folder = golden / "ytvis_eval"
     instances, found = tmp_path / "instances.json", tmp_path / "results.json"
