@@ -22,42 +22,37 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Nothing; the files are written and counted."""
-    import json
     from collections import Counter
     from pathlib import Path
 
-    from stan_jax.data import split, youtube_vis
+    from stan_jax.data import check, split
     from stan_jax.errors import InputError
-    from stan_jax.files import replacing
 
     if not 0 < args.val < 1:
         raise InputError("--val", "", f"must lie between 0 and 1, is {args.val}")
     if args.folds is not None and args.folds < 2:
         raise InputError("--folds", "", f"must be at least 2, is {args.folds}")
     source = Path(args.annotations)
-    dataset = youtube_vis.load(source, ".")  # every rule of the format holds
-    folds = args.folds or 2
-    if len(dataset.videos) < folds:
-        rule = f"must have at least {folds} videos, has {len(dataset.videos)}"
+    check.require(source)
+    categories, folds = split.categories_of(source), args.folds or 2
+    if len(categories) < folds:
+        rule = f"must have at least {folds} videos, has {len(categories)}"
         raise InputError(source, "", rule)
-    del dataset
-    root = youtube_vis.read_plain(source)
-    root["annotations"] = root.get("annotations") or []
-    categories = split.categories_of(root)
     shares = [1 / folds] * folds if args.folds else [1 - args.val, args.val]
     dealt = split.parts(categories, shares, args.seed)
     Path(args.out).mkdir(parents=True, exist_ok=True)
+    sides = {}
     for fold in range(folds) if args.folds else [1]:
         ending = f"_{fold}" if args.folds else ""
-        sides = {}
         for side in ("train", "val"):
-            chosen = {v for v, p in dealt.items() if (p == fold) == (side == "val")}
-            sides[side] = {c for v in chosen for c in categories[v]}
             path = Path(args.out) / f"{side}{ending}.json"
-            with replacing(path) as partial:
-                partial.write_text(json.dumps(split.select(root, chosen)))
-            print(f"{len(chosen)} videos, {len(sides[side])} categories: {path}")
-        number = Counter(c for found in categories.values() for c in found)
-        for c in sorted(sides["train"] ^ sides["val"]):
-            side = "train" if c in sides["train"] else "val"
-            print(f"category {c}: {number[c]} videos, only in {side}{ending}.json")
+            sides[path] = {
+                v for v, p in dealt.items() if (p == fold) == (side == "val")
+            }
+    split.write(source, sides)
+    number = Counter(c for found in categories.values() for c in found)
+    for path, chosen in sides.items():
+        held = {c for v in chosen for c in categories[v]}
+        print(f"{len(chosen)} videos, {len(held)} categories: {path}")
+        for c in sorted(set(number) - held):
+            print(f"  without category {c}, of which there are {number[c]} videos")

@@ -73,17 +73,33 @@ def check(
         made = convert.from_stills if stills else convert.from_cocovid
         try:
             checker = _Checker(Path(annotations), made(root, annotations))
+            checker.format = "COCO" if stills else "CocoVID"
             checker.read()
         except InputError as error:
             finding = "error", str(annotations), error.record, error.rule, _REWRITE
             return Report([Finding(*finding)], checker.summary())
         kind = "coco" if stills else "cocovid"
-        rule = f"has annotations by image, as {'COCO' if stills else 'CocoVID'} has"
+        rule = f"has annotations by image, as {checker.format} has"
         checker.warn("", rule, f"`stan convert {kind}` writes the official format")
     checker.finish()
     if frames is not None:
         checker.look_at(Path(frames), open_images)
     return Report(checker.findings, checker.summary())
+
+
+def require(annotations: str | Path) -> None:
+    """Nothing, for a file in the official format without an error.
+
+    Raises: InputError that names the first error.
+    """
+    report = check(annotations)
+    first = next((f for f in report.findings if f.level == "error"), None)
+    if first is not None:
+        rule = f"{first.rule}; {first.advice} (`stan check` lists all {report.errors})"
+        raise InputError(first.file, first.record, rule)
+    if report.summary["format"] != "official":
+        rule = f"is {report.summary['format']}: `stan convert` it first"
+        raise InputError(annotations, "", rule)
 
 
 _REWRITE = "write the file again"
@@ -94,6 +110,7 @@ class _Checker:
 
     def __init__(self, path: Path, content: dict | None = None):
         self.path, self._content = path, content
+        self.format = "official"
         self.by_image: set[str] = set()  # "video" or "still": formats by image
         self.broken: set[str] = set()  # lists that are none
         self.findings: list[Finding] = []
@@ -447,6 +464,7 @@ class _Checker:
         sizes = Counter("x".join(map(str, v["size"])) for v in self.videos.values())
         names = "videos frames tracks masks crowds".split()
         return {
+            "format": self.format,
             **{name: self.counts[name] for name in [*names, "tracks with gaps"]},
             "annotated": "annotations" in self.lists,
             "frames of a video": _spread(frames),

@@ -4,10 +4,16 @@ Source: Sechidis, Tsoumakas and Vlahavas, On the stratification of multi-label d
 2011: the rarest category first, each of its videos to the part that lacks it most.
 """
 
+import contextlib
 import hashlib
+import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
+
+from stan_jax import json_stream
+from stan_jax.files import replacing
 
 
 def parts(
@@ -95,18 +101,67 @@ def _mend(
                 dealt[video] = part
 
 
-def select(root: Mapping[str, Any], videos: set[int]) -> dict[str, Any]:
-    """An official file with some of its videos, in their order; the rest as it is."""
-    kept = {
-        "videos": [row for row in root["videos"] if row["id"] in videos],
-        "annotations": [r for r in root["annotations"] if r["video_id"] in videos],
-    }
-    return {**root, **kept}
-
-
-def categories_of(root: Mapping[str, Any]) -> dict[int, set[int]]:
-    """The categories that stand in each video, by id of the video."""
-    found: dict[int, set[int]] = {row["id"]: set() for row in root["videos"]}
-    for row in root["annotations"]:
-        found[row["video_id"]].add(row["category_id"])
+def categories_of(path: str | Path) -> dict[int, set[int]]:
+    """The categories that stand in each video of a sound file, by id of the video."""
+    found: dict[int, set[int]] = {}
+    for key, _, row in _elements(path):
+        if key == "videos":
+            found.setdefault(row["id"], set())
+        elif key == "annotations":
+            found.setdefault(row["video_id"], set()).add(row["category_id"])
     return found
+
+
+def _elements(path: str | Path) -> Iterator[tuple[str, int, Any]]:
+    for key, i, value in json_stream.members(path):
+        if i is not None and i != json_stream.START:
+            yield key, i, value
+
+
+def write(path: str | Path, sides: Mapping[Path, set[int]]) -> None:
+    """Write files with some of the videos each; all else stands there as it was.
+
+    sides: the ids of the videos, by file. Memory holds one record at a time; the files
+    appear whole or not at all.
+    """
+    with contextlib.ExitStack() as stack:
+        files = {}
+        for side, chosen in sides.items():
+            partial = stack.enter_context(replacing(side))
+            files[stack.enter_context(_Object(partial))] = chosen
+        for key, i, value in json_stream.members(path):
+            # What names a video goes with it, everything else to all.
+            name = {"videos": "id", "annotations": "video_id"}.get(key)
+            chooses = name is not None and i not in (None, json_stream.START)
+            for file, chosen in files.items():
+                if not chooses or value[name] in chosen:
+                    file.add(key, i, value)
+
+
+class _Object:
+    """A json object that is written as `json_stream.members` reads it."""
+
+    def __init__(self, path: Path):
+        self._file = open(path, "w", encoding="utf-8")
+        self._separator, self._end = "{", ""
+
+    def __enter__(self) -> "_Object":
+        return self
+
+    def add(self, key: str, i: int | None, value: Any) -> None:
+        if i is None or i == json_stream.START:
+            self._file.write(f"{self._end}{self._separator}{json.dumps(key)}: ")
+            self._separator, self._end = ", ", ""
+        if i is None:
+            self._file.write(json.dumps(value))
+        elif i == json_stream.START:
+            self._file.write("[")
+            self._end = "]"
+            self._first = True
+        else:
+            self._file.write(f"{'' if self._first else ', '}{json.dumps(value)}")
+            self._first = False
+
+    def __exit__(self, *_) -> None:
+        with self._file:
+            self._file.write(self._end + "}")

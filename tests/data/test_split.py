@@ -125,3 +125,30 @@ def test_splits_that_cannot_be_are_refused(tmp_path, option, rule):
     (tmp_path / "i.json").write_text(json.dumps(root))
     with pytest.raises(SystemExit, match=rule):
         main.main(["split", str(tmp_path / "i.json"), str(tmp_path), option])
+
+
+def test_files_with_errors_or_of_other_formats_are_refused(tmp_path, shared_data):
+    root = official({1: {0}, 2: {0}, 3: set()}, random.Random(0))
+    root["annotations"][1]["category_id"] = 99
+    source = tmp_path / "i.json"
+    source.write_text(json.dumps(root))
+    with pytest.raises(SystemExit, match="annotation 2: category_id 99 is not among"):
+        main.main(["split", str(source), str(tmp_path / "out")])
+    sample = shared_data / "format_samples/mmtracking_vis_ann.json"
+    with pytest.raises(SystemExit, match="is CocoVID: `stan convert` it first"):
+        main.main(["split", str(sample), str(tmp_path / "out")])
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_full_disk_leaves_no_half_of_a_split(tmp_path, monkeypatch):
+    root = official(many(np.random.default_rng(4), 20), random.Random(0))
+    source = tmp_path / "i.json"
+    source.write_text(json.dumps(root))
+
+    def full(file, key, i, value):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(split._Object, "add", full)
+    with pytest.raises(SystemExit, match="No space left on device"):
+        main.main(["split", str(source), str(tmp_path / "out")])
+    assert list((tmp_path / "out").iterdir()) == []
