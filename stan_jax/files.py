@@ -5,6 +5,8 @@ import os
 from collections.abc import Generator
 from pathlib import Path
 
+from stan_jax.errors import InputError
+
 
 @contextlib.contextmanager
 def replacing(path: str | Path) -> Generator[Path]:
@@ -31,3 +33,17 @@ def replacing(path: str | Path) -> Generator[Path]:
         raise OSError(error.errno, error.strerror or str(error), str(path)) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def require_place(path: str | Path | None, *sources: str | Path) -> None:
+    """Nothing, if a file can be written there later and is none of the sources.
+
+    Raises: InputError.
+    """
+    if path is None:
+        return
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise InputError(path, "", f"folder {path.parent} must exist")
+    if path.resolve() in [Path(source).resolve() for source in sources]:
+        raise InputError(path, "", "must not be written over its own source")

@@ -11,6 +11,7 @@ import contextlib
 import copy
 import io
 import json
+import shutil
 import sys
 import tempfile
 import time
@@ -162,6 +163,7 @@ def judge(root, folder: Path, damage=None) -> None:
             rest = "" if damage[2] == "cut" else damage[2] + text[place:]
             text = text[:place] + rest
         (folder / f"{name}.json").write_text(text, encoding="latin-1")
+    shutil.rmtree(folder / "pngs", ignore_errors=True)
     for name, line in commands(folder).items():
         start = time.monotonic()
         run_command(line)

@@ -8,7 +8,8 @@
 
 davis and mots read folders of per-frame id-mask PNGs, a folder a video. coco makes of
 each still image a clip under a smooth path, masks moved along; its frames are written
-to the folder given by --frames. pngs writes id-mask PNGs.
+to the folder given by --frames. pngs writes id-mask PNGs, a folder a video; classes
+and crowds are lost in them.
 """
 
 import argparse
@@ -21,11 +22,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", help="file or folder")
     parser.add_argument("out", help="json to write; with pngs a folder")
     text = "davis, mots: how the names of the frames end"
-    parser.add_argument("--suffix", default=".jpg", help=text)
+    parser.add_argument("--suffix", help=f"{text} (.jpg)")
     parser.add_argument("--images", metavar="FOLDER", help="coco: the still images")
     parser.add_argument("--frames", metavar="FOLDER", help="coco: where frames go")
-    parser.add_argument("--length", type=int, default=8, help="coco: frames of a clip")
-    parser.add_argument("--seed", type=int, default=0, help="coco: of the paths")
+    parser.add_argument("--length", type=int, help="coco: frames of a clip (8)")
+    parser.add_argument("--seed", type=int, help="coco: of the paths (0)")
+
+
+OPTIONS = {
+    "davis": {"suffix"},
+    "mots": {"suffix"},
+    "coco": {"images", "frames", "length", "seed"},
+}
 
 
 def run(args: argparse.Namespace) -> None:
@@ -33,37 +41,54 @@ def run(args: argparse.Namespace) -> None:
     import json
     from pathlib import Path
 
-    from stan_jax.data import convert, youtube_vis
+    from stan_jax.data import check, convert, youtube_vis
     from stan_jax.errors import InputError
-    from stan_jax.files import replacing
+    from stan_jax.files import replacing, require_place
+    from stan_jax.video import progress
 
+    for name in ("suffix", "images", "frames", "length", "seed"):
+        if getattr(args, name) is not None and name not in OPTIONS.get(args.kind, ()):
+            raise InputError(f"--{name}", "", f"means nothing to convert {args.kind}")
     if args.kind == "pngs":
-        number = convert.to_id_images(args.source, args.out)
+        number, hidden = convert.to_id_images(args.source, args.out)
         print(f"{number} images: {args.out}")
+        if hidden:
+            print(f"{hidden} tracks are behind others in every frame: not in them")
         return
+    require_place(args.out, args.source)
     if args.kind in ("davis", "mots"):
-        mots = args.kind == "mots"
-        root = convert.from_id_images(args.source, mots=mots, suffix=args.suffix)
-    else:
+        suffix = args.suffix or ".jpg"
+        if not suffix.startswith("."):
+            raise InputError("--suffix", "", f"must begin with a dot, is {suffix}")
+        root = convert.from_id_images(
+            args.source, mots=args.kind == "mots", suffix=suffix
+        )
+    elif args.kind == "cocovid":
         content = youtube_vis.read_json(Path(args.source))
-        if args.kind == "cocovid":
-            root = convert.from_cocovid(content, args.source)
-        else:
-            if not args.images or not args.frames:
-                rule = "needs --images, the still images, and --frames, where clips go"
-                raise InputError("convert coco", "", rule)
-            if args.length < 1:
-                raise InputError(
-                    "--length", "", f"must be at least 1, is {args.length}"
-                )
+        root = convert.from_cocovid(content, args.source)
+    else:
+        length = 8 if args.length is None else args.length
+        if not args.images or not args.frames:
+            rule = "needs --images, the still images, and --frames, where clips go"
+            raise InputError("convert coco", "", rule)
+        for name, value, least in (("length", length, 1), ("seed", args.seed or 0, 0)):
+            if value < least:
+                rule = f"must be at least {least}, is {value}"
+                raise InputError(f"--{name}", "", rule)
+        content = youtube_vis.read_json(Path(args.source))
+        images = content.get("images")
+        total = len(images) if isinstance(images, list) else 0
+        with progress.Bar("images", total) as bar:
             root = convert.from_images(
                 content,
                 args.images,
                 args.frames,
-                length=args.length,
-                seed=args.seed,
+                length=length,
+                seed=args.seed or 0,
                 file=args.source,
+                watch=lambda number: bar.advance(),
             )
+    check.require(args.source, root)
     with replacing(args.out) as partial:
         partial.write_text(json.dumps(root))
     print(

@@ -38,14 +38,21 @@ def run(args: argparse.Namespace) -> None:
 
     from stan_jax.errors import InputError
     from stan_jax.evaluation import score
-    from stan_jax.files import replacing
+    from stan_jax.files import replacing, require_place
     from stan_jax.video import page
 
+    # What would fail in the end is told in the beginning.
     if args.frames and not args.report:
         raise InputError("--frames", "", "needs --report, the page with the pictures")
+    if args.frames and not Path(args.frames).is_dir():
+        raise InputError(args.frames, "", "folder of the frames must exist")
     errors = bool(args.errors or args.report)
     if errors and args.class_agnostic:
         raise InputError("--class-agnostic", "", "leaves no classes to --errors")
+    if args.workers < 1:
+        raise InputError("--workers", "", f"must be at least 1, is {args.workers}")
+    for out in (args.report, args.json):
+        require_place(out, args.ground_truth, args.results)
     files = args.ground_truth, args.results
     scores = score.score_files(*files, args.class_agnostic, args.workers, errors=errors)
     print(score.text(scores))
@@ -58,5 +65,5 @@ def run(args: argparse.Namespace) -> None:
         print(f"\npage: {args.report}")
     if args.json:
         with replacing(args.json) as partial:
-            content = json.dumps(score.as_json(scores), indent=2)
+            content = json.dumps(score.as_json(scores), indent=2, allow_nan=False)
             partial.write_text(content + "\n")

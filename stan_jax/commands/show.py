@@ -31,6 +31,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Nothing; the pictures are made and counted."""
+    import math
+
     from stan_jax.data import youtube_vis
     from stan_jax.errors import InputError
     from stan_jax.video import progress, show, write
@@ -38,6 +40,8 @@ def run(args: argparse.Namespace) -> None:
     for name, value in (("--max-videos", args.max_videos), ("--fps", args.fps)):
         if value < 1:
             raise InputError(name, "", f"must be at least 1, is {value}")
+    if not math.isfinite(args.score):
+        raise InputError("--score", "", f"must be a finite number, is {args.score}")
     dataset = youtube_vis.load(args.annotations, args.frames)
     if not dataset.annotated and args.results is None:
         rule = "has no annotations to draw: give --results"

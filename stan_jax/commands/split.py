@@ -9,13 +9,20 @@ format. The same videos each time and on every machine, in whatever order they s
 
 import argparse
 
+OPEN = 100  # files at a time
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Nothing; the parser knows what this command takes."""
     parser.add_argument("annotations", help="json in the official format, or .json.gz")
     parser.add_argument("out", help="folder to write to")
     kind = parser.add_mutually_exclusive_group()
-    kind.add_argument("--val", type=float, default=0.2, help="share of the videos")
+    kind.add_argument(
+        "--val",
+        type=float,
+        default=0.2,
+        help="share of the videos (0.2); more if a class would lack a side otherwise",
+    )
     kind.add_argument("--folds", type=int, help="so many pairs of files instead")
     parser.add_argument("--seed", type=int, default=0, help="another split")
 
@@ -27,6 +34,7 @@ def run(args: argparse.Namespace) -> None:
 
     from stan_jax.data import check, split
     from stan_jax.errors import InputError
+    from stan_jax.files import require_place
 
     if not 0 < args.val < 1:
         raise InputError("--val", "", f"must lie between 0 and 1, is {args.val}")
@@ -49,10 +57,14 @@ def run(args: argparse.Namespace) -> None:
             sides[path] = {
                 v for v, p in dealt.items() if (p == fold) == (side == "val")
             }
-    split.write(source, sides)
+    for path in sides:
+        require_place(path, source)
+    for start in range(0, len(sides), OPEN):
+        split.write(source, dict(list(sides.items())[start : start + OPEN]))
     number = Counter(c for found in categories.values() for c in found)
     for path, chosen in sides.items():
         held = {c for v in chosen for c in categories[v]}
-        print(f"{len(chosen)} videos, {len(held)} categories: {path}")
+        share = len(chosen) / len(categories)
+        print(f"{len(chosen)} videos ({share:.0%}), {len(held)} categories: {path}")
         for c in sorted(set(number) - held):
             print(f"  without category {c}, of which there are {number[c]} videos")

@@ -87,12 +87,19 @@ def check(
     return Report(checker.findings, checker.summary())
 
 
-def require(annotations: str | Path) -> None:
+def require(annotations: str | Path, content: dict | None = None) -> None:
     """Nothing, for a file in the official format without an error.
 
+    content: of the file, where it is still to be written.
     Raises: InputError that names the first error.
     """
-    report = check(annotations)
+    if content is None:
+        report = check(annotations)
+    else:
+        checker = _Checker(Path(annotations), content)
+        checker.read()
+        checker.finish()
+        report = Report(checker.findings, checker.summary())
     first = next((f for f in report.findings if f.level == "error"), None)
     if first is not None:
         rule = f"{first.rule}; {first.advice} (`stan check` lists all {report.errors})"

@@ -3,7 +3,9 @@
 The official format has one annotation a track, with a mask or null for each frame.
 """
 
-from collections import defaultdict
+import itertools
+import re
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,7 +30,8 @@ def _official(videos: list, categories: list, tracks: list[dict]) -> dict[str, A
         boxes, areas = iter(()), iter(())
         if shown:
             boxes = iter(coco_mask.toBbox(shown).tolist())
-            areas = iter(coco_mask.area(shown).tolist())
+            # One by one: pycocotools counts no more than 255 of them under numpy 2.
+            areas = iter([segmentations.area(s) for s in shown])
         annotations.append(
             {
                 "id": number,
@@ -61,8 +64,8 @@ def from_id_images(
     if not folder.is_dir():
         raise InputError(folder, "", "must be a folder of folders of PNGs")
     videos, tracks, classes = [], [], set()
-    for place in sorted(x for x in folder.iterdir() if x.is_dir()):
-        files = sorted(place.glob("*.png"))
+    for place in sorted((x for x in folder.iterdir() if x.is_dir()), key=natural):
+        files = sorted(place.glob("*.png"), key=natural)
         if not files:
             continue
         number, size, masks = len(videos) + 1, None, {}
@@ -92,6 +95,12 @@ def from_id_images(
     return _official(videos, categories, tracks)
 
 
+def natural(path: Path) -> list:
+    """What to sort by, so that 2.png comes before 10.png."""
+    parts = re.split(r"(\d+)", path.stem)
+    return [int(x) if i % 2 else x for i, x in enumerate(parts)]
+
+
 def _ids(file: Path, mots: bool) -> Int[np.ndarray, "h w"]:
     try:
         with Image.open(file) as image:
@@ -106,30 +115,47 @@ def _ids(file: Path, mots: bool) -> Int[np.ndarray, "h w"]:
     return pixels.astype(np.int64)
 
 
-def to_id_images(annotations: str | Path, out: str | Path) -> int:
-    """Write PNGs as `from_id_images` reads them; return how many.
+def to_id_images(annotations: str | Path, out: str | Path) -> tuple[int, int]:
+    """Write PNGs as `from_id_images` reads them; how many, and how many tracks hide.
 
     Tracks of a video are numbered from 1 in the order of the file; where two overlap
-    the later one is seen. Raises: InputError as `youtube_vis.load`, and for a video of
-    more than 255 tracks.
+    the later one is seen, and a track may be hidden behind others everywhere. Frames
+    are numbered where their names do not give their order.
+    Raises: InputError as `youtube_vis.load`, for a video of more than 255 tracks, and
+    for a folder in which PNGs lie already.
     """
-    dataset, number = youtube_vis.load(annotations, "."), 0
+    dataset, number, hidden = youtube_vis.load(annotations, "."), 0, 0
+    names = youtube_vis.unique_names(dataset.videos)
     for video in dataset.videos:
         if len(video.tracks) > 255:
             rule = f"a PNG holds 255 ids, the video has {len(video.tracks)} tracks"
             raise InputError(annotations, f"video {video.id}", rule)
-        folder = Path(out) / video.name
+        folder = Path(out) / names[video.id]
         folder.mkdir(parents=True, exist_ok=True)
-        for t, name in enumerate(video.file_names):
+        if any(folder.glob("*.png")):
+            raise InputError(folder, "", "must be empty, holds PNGs already")
+        stems = [Path(name).stem for name in video.file_names]
+        keys = [natural(Path(stem)) for stem in stems]
+        if any(b <= a for a, b in itertools.pairwise(keys)):
+            stems = [f"{t:05}" for t in range(len(stems))]
+        seen: set[int] = set()
+        for t, stem in enumerate(stems):
             ids = np.zeros((video.height, video.width), np.uint8)
             for i, track in enumerate(video.tracks, start=1):
                 if (rle := track.segmentations[t]) is not None:
                     ids[segmentations.decode(rle)] = i
             image = Image.fromarray(ids)
             image.putpalette(_palette())
-            image.save(folder / f"{Path(name).stem}.png")
+            image.save(folder / f"{stem}.png")
+            seen.update(np.unique(ids).tolist())
             number += 1
-    return number
+        shown = {
+            i
+            for i, track in enumerate(video.tracks, start=1)
+            if any(track.segmentations)
+        }
+        hidden += len(shown - seen)
+    return number, hidden
 
 
 def _palette() -> list[int]:
@@ -166,7 +192,14 @@ def from_cocovid(root: dict, file: str | Path = "annotations") -> dict[str, Any]
             ) from None
         if not shown:
             raise InputError(file, f"video {number}", "must have images, has none")
-        sizes[number] = shown[0]["height"], shown[0]["width"]
+        sizes[number] = _size(shown[0], file, f"video {number}")
+        for a, b in itertools.pairwise(shown):
+            if a["frame_id"] == b["frame_id"]:
+                rule = f"frame_id {a['frame_id']} must be that of one image"
+                raise InputError(file, f"video {number}", rule)
+            if _size(b, file, f"video {number}") != sizes[number]:
+                rule = f"{b['file_name']} must have the size of the first frame"
+                raise InputError(file, f"video {number}", rule)
         names = [image["file_name"] for image in shown]
         videos.append(_video(number, names, sizes[number]))
         place |= {image["id"]: (number, t) for t, image in enumerate(shown)}
@@ -178,7 +211,8 @@ def from_cocovid(root: dict, file: str | Path = "annotations") -> dict[str, Any]
             _need(row, k, file, where) for k in ("image_id", "instance_id")
         )
         if image not in place:
-            raise InputError(file, where, f"image_id {image!r} is not among the images")
+            rule = f"image_id {image!r} is not among the images of the listed videos"
+            raise InputError(file, where, rule)
         number, t = place[image]
         category = _need(row, "category_id", file, where)
         absent: list = [None] * length[number]
@@ -196,7 +230,14 @@ def from_cocovid(root: dict, file: str | Path = "annotations") -> dict[str, Any]
                 f"instance {instance} is of category {track['category_id']} elsewhere"
             )
             raise InputError(file, where, f"{rule}, here of {category}")
+        if t in track.setdefault("frames", set()):
+            rule = f"instance {instance} must have one mask in image {image}"
+            raise InputError(file, where, rule)
+        track["frames"].add(t)
+        track["iscrowd"] |= int(bool(row.get("iscrowd", 0)))
         track["segmentations"][t] = _text(_mask(row, sizes[number], file, where))
+    for track in tracks.values():
+        del track["frames"]
     categories = _list(root, "categories", file)
     return _official(videos, categories, list(tracks.values()))
 
@@ -210,8 +251,9 @@ def from_stills(root: dict, file: str | Path = "annotations") -> dict[str, Any]:
     for i, image in enumerate(_list(root, "images", file)):
         where = f"images[{i}]"
         number, name = (_need(image, k, file, where) for k in ("id", "file_name"))
-        size = tuple(_need(image, k, file, where) for k in ("height", "width"))
-        videos[number] = _video(number, [name], size)
+        if number in videos:
+            raise InputError(file, where, f"id {number} must be that of one image")
+        videos[number] = _video(number, [name], _size(image, file, where))
     for i, row in enumerate(_list(root, "annotations", file)):
         where = f"annotations[{i}]"
         number = _need(row, "image_id", file, where)
@@ -231,7 +273,20 @@ def from_stills(root: dict, file: str | Path = "annotations") -> dict[str, Any]:
     return _official(list(videos.values()), _list(root, "categories", file), tracks)
 
 
+def _size(row: dict, file, where: str) -> tuple[int, int]:
+    height, width = row.get("height"), row.get("width")
+    for side in (height, width):
+        if not isinstance(side, int) or isinstance(side, bool) or side < 1:
+            rule = "height and width must be whole numbers from 1 up, one is"
+            raise InputError(file, where, f"{rule} {side!r:.40}")
+    assert isinstance(height, int)
+    assert isinstance(width, int)
+    return height, width
+
+
 def _mask(row: dict, size: tuple, file, where: str) -> segmentations.RLE | None:
+    if "segmentation" not in row:
+        raise InputError(file, where, "must have 'segmentation': a box is no mask")
     try:
         return segmentations.compress(row.get("segmentation"), *size)
     except (ValueError, TypeError) as error:
@@ -273,14 +328,25 @@ def from_images(
     watch: called with the number of images done.
     Raises: InputError for a broken record or image.
     """
+    listed = [image.get("id") for image in _list(root, "images", file)]
+    for number, often in Counter(listed).items():
+        if often > 1:
+            raise InputError(file, f"image {number}", "its id must be used only once")
     by_image = defaultdict(list)
     for i, row in enumerate(_list(root, "annotations", file)):
-        by_image[_need(row, "image_id", file, f"annotations[{i}]")].append((i, row))
+        number = _need(row, "image_id", file, f"annotations[{i}]")
+        if number not in listed:
+            rule = f"image_id {number!r} is not among the images"
+            raise InputError(file, f"annotations[{i}]", rule)
+        by_image[number].append((i, row))
     videos, tracks = [], []
     for i, entry in enumerate(_list(root, "images", file)):
         name = str(_need(entry, "file_name", file, f"images[{i}]"))
         pixels = _picture(Path(images) / name)
         size = pixels.height, pixels.width
+        if _size(entry, file, f"images[{i}]") != size:
+            rule = f"must have the size of its file, {size} (height, width)"
+            raise InputError(file, f"images[{i}]", rule)
         rng = np.random.default_rng([seed, i])
         path = glide(size, length, rng)
         folder = Path(out) / f"{i + 1:06}"

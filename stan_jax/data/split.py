@@ -56,6 +56,11 @@ def parts(
             if rarest in left[video]:
                 deal(video, rarest)
     _mend(left, order, dealt, len(shares))
+    for part in range(len(shares)):  # a side of no videos is no file
+        sizes = Counter(dealt.values())
+        if not sizes[part] and sizes and max(sizes.values()) > 1:
+            most = max(sizes, key=lambda p: (sizes[p], -p))
+            dealt[next(video for video in order if dealt[video] == most)] = part
     return dealt
 
 

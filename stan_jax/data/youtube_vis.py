@@ -8,7 +8,8 @@ one's own): classes come from the file, ids need not be contiguous, and a file w
 import io
 import json
 import zlib
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -89,6 +90,9 @@ def load(annotations: str | Path, frames_dir: str | Path) -> Dataset:
     """
     path = Path(annotations)
     root = read_json(path)
+    if "images" in root and not _names_frames(root):
+        rule = "has annotations by image, as CocoVID or COCO: `stan convert` it first"
+        raise InputError(path, "", rule)
     categories = _categories(path, root)
     videos = _videos(path, root)
     annotated = root.get("annotations") is not None
@@ -115,6 +119,19 @@ def check_frames(dataset: Dataset, *, num_threads: int = 8) -> None:
         # map yields in order; leaving it by an exception cancels what has not begun.
         for _ in pool.map(lambda job: _check_frame(dataset, *job), jobs):
             pass
+
+
+def unique_names(videos: Sequence[Video]) -> dict[int, str]:
+    """A name for the files of each video, by id; never the same twice."""
+    names = {video.id: video.name for video in videos}
+    often = Counter(names.values())
+    for number, name in names.items():
+        if often[name] > 1:
+            while often[name]:
+                name = f"{name}-{number}"
+            often[name] += 1
+            names[number] = name
+    return names
 
 
 def check_file(path: Path, record: str) -> None:
@@ -227,6 +244,13 @@ def read_plain(path: Path, hook: Callable[[dict], Any] | None = None) -> dict:
     if not isinstance(root, dict):
         raise InputError(path, "", f"must hold an object, holds a {_kind(root)}")
     return root
+
+
+def _names_frames(root: dict) -> bool:
+    videos = root.get("videos")
+    return isinstance(videos, list) and any(
+        isinstance(video, dict) and "file_names" in video for video in videos
+    )
 
 
 def _categories(path: Path, root: dict) -> tuple[Category, ...]:

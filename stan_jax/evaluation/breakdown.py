@@ -17,7 +17,13 @@ from pycocotools import mask as coco_mask
 
 from stan_jax.evaluation import files, videos
 from stan_jax.evaluation.run_lengths import Masks
-from stan_jax.evaluation.video_ap import FoundTrack, TrueTrack, VideoAp, match
+from stan_jax.evaluation.video_ap import (
+    FoundTrack,
+    TrueTrack,
+    VideoAp,
+    match,
+    stacked,
+)
 
 KINDS = {
     "class": "right object, wrong class",
@@ -158,10 +164,9 @@ def _mended(
 ) -> list[FoundTrack]:
     """The found tracks with every error of one kind mended, in their order."""
     if kind == "missed":
-        # Above all others, so that a missed object costs nothing else.
-        top = max((d.score for d in found), default=1.0)
+        # Above all others, of any video, so that they cost nothing else.
         added = [truth[m] for m in judged.missed]
-        return [*found, *(FoundTrack(top, g.category_id, g.masks) for g in added)]
+        return [*(FoundTrack(np.inf, g.category_id, g.masks) for g in added), *found]
     taken, tracks = set(judged.taker), {}
     for n in sorted(range(len(found)), key=lambda n: -found[n].score):
         if judged.kinds[n] != kind:
@@ -192,8 +197,9 @@ class Judged(NamedTuple):
 
 
 def _judge(found: list[FoundTrack], truth: list[TrueTrack]) -> Judged:
-    common, areas, true_areas = _common(found, truth)
-    union = areas[:, None] + true_areas - common  # [n m t]
+    common, both, areas = _common(found, truth)
+    union = both - common  # [n m t]
+    crowd = np.array([g.crowd for g in truth], bool)
     overlap = _ratio(common.sum(-1), union.sum(-1))
     shown = areas > 0
     # In the frames of the found track alone.
@@ -205,8 +211,11 @@ def _judge(found: list[FoundTrack], truth: list[TrueTrack]) -> Judged:
     kinds, targets = [""] * len(found), [-1] * len(found)
     taker: dict[int, int] = {}
     for n in sorted(range(len(found)), key=lambda n: -found[n].score):
-        free = [m not in taker or truth[m].crowd for m in range(len(truth))]
+        # As for AP: a free object, only without one a crowd.
+        free = [m not in taker and not crowd[m] for m in range(len(truth))]
         fit = np.where(same[n] & np.array(free, bool), overlap[n], -1)
+        if not (fit >= SAME).any():
+            fit = np.where(same[n] & crowd, overlap[n], -1)
         m = int(fit.argmax()) if truth else -1
         if m >= 0 and fit[m] >= SAME:
             targets[n] = m
@@ -216,8 +225,10 @@ def _judge(found: list[FoundTrack], truth: list[TrueTrack]) -> Judged:
                     lost = union[n, m] - common[n, m]
                     kinds[n] = _most_lost(lost, shown[n], follows[n], m)
         elif m >= 0:
+            # An object that no track was meant for yet is the likelier target.
+            spare = np.array([m not in targets for m in range(len(truth))])
             kinds[n], targets[n] = _why(
-                same[n], overlap[n], there[n], follows[n], taker, shown[n], shown
+                same[n], overlap[n], there[n], follows[n], taker, spare, shown[n], shown
             )
         else:
             kinds[n] = "background"
@@ -241,16 +252,18 @@ def _most_lost(lost, shown, follows, m: int) -> str:
     return max(kinds, key=lambda kind: lost[kinds[kind]].sum())
 
 
-def _why(same, overlap, there, follows, taker, own, shown) -> tuple[str, int]:
+def _why(same, overlap, there, follows, taker, spare, own, shown) -> tuple[str, int]:
     """What is wrong with a track that is nobody's; own: its frames."""
     followed = np.flatnonzero(follows.any(-1))
     at = [frozenset(np.flatnonzero(follows[m]).tolist()) for m in followed]
     # Another object in frames where the first one is not followed: no mere overlap.
     if len(followed) > 1 and any(a - b and b - a for a in at for b in at):
-        length = [
-            len(a) + same[m] * len(own) for m, a in zip(followed, at, strict=True)
+        # One of its own class, if there is one, and the one it follows longest.
+        worth = [
+            (bool(spare[m]), bool(same[m]), len(a))
+            for m, a in zip(followed, at, strict=True)
         ]
-        best = int(followed[np.argmax(length)])  # of its own class, if one is
+        best = int(followed[max(range(len(worth)), key=worth.__getitem__)])
         if overlap[best] < SAME:
             return "switch", best
     m = int(np.where(same, there, -1).argmax())
@@ -286,31 +299,37 @@ def _mend(kind: str, track: FoundTrack, true: TrueTrack) -> FoundTrack:
 def _common(
     found: list[FoundTrack], truth: list[TrueTrack]
 ) -> tuple[
-    Float[np.ndarray, "n m t"], Float[np.ndarray, "n t"], Float[np.ndarray, "m t"]
+    Float[np.ndarray, "n m t"], Float[np.ndarray, "n m t"], Float[np.ndarray, "n t"]
 ]:
-    """Common pixels of each pair in each frame, and the areas of either side."""
+    """Of each pair in each frame: common pixels, and both areas; areas of the found.
+
+    As for AP a frame beyond the shorter of two tracks counts for nothing, nor does one
+    where their masks differ in size.
+    """
     length = max((len(x.masks.texts) for x in [*found, *truth]), default=0)
-    areas = np.zeros((len(found), length))
-    true_areas = np.zeros((len(truth), length))
-    for side, rows in ((found, areas), (truth, true_areas)):
-        for row, track in zip(rows, side, strict=True):
-            row[: len(track.masks.areas)] = track.masks.areas
-    common = np.zeros((len(found), len(truth), length))
-    for t in range(length):
-        n, m = np.flatnonzero(areas[:, t]), np.flatnonzero(true_areas[:, t])
-        if n.size and m.size:
-            seen, there = (
-                [
-                    {"size": x.masks.sizes[t].tolist(), "counts": x.masks.texts[t]}
-                    for x in (side[i] for i in chosen)
-                ]
-                for side, chosen in ((found, n), (truth, m))
-            )
-            # Masks of different sizes have nothing in common: -1 there.
-            ratio = np.maximum(coco_mask.iou(seen, there, [0] * len(m)), 0)
-            both = areas[n, t][:, None] + true_areas[m, t]
-            common[n[:, None], m, t] = np.rint(ratio * both / (1 + ratio))
-    return common, areas, true_areas
+    area, size, inside = stacked([x.masks for x in found], length)
+    area_m, size_m, inside_m = stacked([x.masks for x in truth], length)
+    used = (size[:, None] == size_m) | (size[:, None] == 0) | (size_m == 0)
+    used &= inside[:, None] & inside_m
+    both = ((area[:, None] + area_m) * used).astype(float)
+    common = np.zeros(both.shape)
+    for t in np.flatnonzero(size.any(axis=0) & size_m.any(axis=0)).tolist():
+        n, m = np.flatnonzero(area[:, t]), np.flatnonzero(area_m[:, t])
+        if not n.size or not m.size:
+            continue
+        rles, rles_m = (
+            [
+                {"size": x.masks.sizes[t].tolist(), "counts": x.masks.texts[t]}
+                for x in (side[i] for i in chosen)
+            ]
+            for side, chosen in ((found, n), (truth, m))
+        )
+        # Masks of different sizes have nothing in common: -1 there.
+        ratio = np.maximum(coco_mask.iou(rles, rles_m, [0] * len(m)), 0)
+        at = np.ix_(n, m, [t])
+        ratio = ratio[..., None]
+        common[at] = np.rint(ratio * both[at] / (1 + ratio))
+    return common, both, area.astype(float)
 
 
 def text(breakdown: Breakdown, names: dict[Any, str], worst: int = 3) -> str:
@@ -328,7 +347,8 @@ def text(breakdown: Breakdown, names: dict[Any, str], worst: int = 3) -> str:
 
 def _line(error: Error, names: dict[Any, str]) -> str:
     first, last = error.frames
-    where = f"video {error.video_id}, frames {first}-{last}"
+    frames = f"frames {first}-{last}" if first >= 0 else "no frame"
+    where = f"video {error.video_id}, {frames}"
     return f"{error.kind:>12} {where}: {describe(error, names)}"
 
 

@@ -78,7 +78,9 @@ def true_tracks(path: str | Path) -> Truth:
     """
     tracks = Tracks(partial(_read_true, path))
     content: dict[str, list] = {"annotations": []}  # absent from val and test files
+    by_image = False
     for key, i, value in json_stream.members(path):
+        by_image |= key == "images" and i == json_stream.START
         if key not in FIELDS:
             continue
         if i == json_stream.START:
@@ -86,6 +88,9 @@ def true_tracks(path: str | Path) -> Truth:
         elif i is None:
             raise InputError(path, key, f"must be a list, not {value!r:.40}")
         else:
+            if by_image and key == "annotations" and "segmentations" not in value:
+                rule = "has annotations by image, as CocoVID or COCO"
+                raise InputError(path, "", f"{rule}: `stan convert` it first")
             _check(path, f"{key}[{i}]", value, **FIELDS[key])
             if key == "annotations":
                 # At once: lists of counts are nine tenths of the memory. What cannot

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from stan_jax.errors import InputError
 from stan_jax.evaluation import (
     breakdown,
     files,
@@ -38,8 +39,9 @@ class Scores(NamedTuple):
     """The twelve official numbers, each category, and the tracking metrics."""
 
     official: dict[str, float]
+    class_agnostic: bool
     categories: list[Category]
-    tracking: dict[str, float]
+    tracking: dict[str, float]  # empty where it cannot be told
     names: dict[Any, str]  # of the categories
     lost: Breakdown | None  # where the AP goes, if it was asked for
     warnings: list[str]  # what counts otherwise than one would think
@@ -49,7 +51,7 @@ class Part(NamedTuple):
     """What one video adds."""
 
     matched: dict[int, Matched]
-    counts: tracking_metrics.Counts
+    counts: tracking_metrics.Counts | InputError  # or why there are none
     mended: breakdown.Mended | None
     odd: Counter  # results by what is odd about them
 
@@ -81,10 +83,16 @@ def score_files(
     curves = {name: stats.pop(name) for name in ("precision", "recall", "scores")}
     rows = [] if class_agnostic else _categories(truth, found, curves)
     official = {name: float(value) for name, value in stats.items()}
-    counts = {video_id: part.counts for video_id, part in parts.items()}
+    counts, untold = {}, []
+    for video_id, part in parts.items():
+        if isinstance(part.counts, InputError):
+            untold.append(part.counts)
+        else:
+            counts[video_id] = part.counts
     tracking = tracking_metrics.Total()
-    for video in tracking_metrics.in_order(truth, counts, instances_path):
-        tracking.add(video)
+    if not untold:
+        for video in tracking_metrics.in_order(truth, counts, instances_path):
+            tracking.add(video)
     mended = {video_id: part.mended for video_id, part in parts.items() if part.mended}
     lost = breakdown.total(ids, mended) if errors else None
     unlisted = sum(number for c, number in found.items() if c not in set(ids))
@@ -95,8 +103,10 @@ def score_files(
         for rule, number in sorted(odd.items())
         if number
     ]
+    warnings += [f"{error}: no tracking metrics" for error in untold[:1]]
+    tracked = {} if untold else tracking.summary()
     names = _names(truth)
-    return Scores(official, rows, tracking.summary(), names, lost, warnings)
+    return Scores(official, class_agnostic, rows, tracked, names, lost, warnings)
 
 
 UNLISTED = "are of a category that is not listed: they count for nothing in AP"
@@ -104,9 +114,10 @@ UNLISTED = "are of a category that is not listed: they count for nothing in AP"
 
 def _odd(video: dict, found: Sequence[FoundTrack]) -> Counter:
     """Results of a video that count otherwise than one would think, by how."""
-    length = len(video["file_names"])
+    names = video.get("file_names")
     odd: Counter = Counter()
     for track in found:
+        length = len(names) if isinstance(names, list) else len(track.masks.texts)
         if not math.isfinite(track.score):
             odd["have a score that is not finite: NaN comes last"] += 1
         if len(track.masks.texts) != length:
@@ -120,7 +131,10 @@ def _one_video(groups, paths, category_ids, video, true, found) -> Part:
     mended = None
     if category_ids is not None:
         mended = breakdown.one_video(category_ids, video, true, found)
-    counts = tracking_metrics.count(video, true, found, *paths)
+    try:
+        counts = tracking_metrics.count(video, true, found, *paths)
+    except InputError as error:  # which AP is not concerned with
+        counts = error
     return Part(match(groups, true, found), counts, mended, _odd(video, found))
 
 
@@ -168,7 +182,10 @@ def text(scores: Scores) -> str:
         for row in scores.categories:
             figures = "".join(f"{_figure(x):>8}" for x in row[2:])
             lines.append(f"{row.name:{width}}{figures}")
-    lines += ["", "tracking, every category taken for one:"]
+    if scores.class_agnostic:
+        lines.insert(0, "all categories taken for one:")
+    if scores.tracking:
+        lines += ["", "tracking, every category taken for one:"]
     lines += [f"{name:>8} {_figure(value)}" for name, value in scores.tracking.items()]
     if scores.lost:
         lines += ["", breakdown.text(scores.lost, scores.names)]
@@ -185,14 +202,23 @@ def _figure(value: Any) -> str:
 
 def as_json(scores: Scores) -> dict[str, Any]:
     """The same for machines."""
-    rows = [row._asdict() for row in scores.categories]
-    content = {
+    content: dict[str, Any] = {
         "official": scores.official,
-        "categories": rows,
-        "tracking": scores.tracking,
+        "class_agnostic": scores.class_agnostic,
+        "categories": [row._asdict() for row in scores.categories],
+        "tracking": scores.tracking or None,
         "warnings": scores.warnings,
     }
     if scores.lost:
         errors = [error._asdict() for error in scores.lost.errors]
         content["errors"] = scores.lost._asdict() | {"errors": errors}
-    return content
+    return _plain(content)
+
+
+def _plain(value: Any) -> Any:
+    """As json may hold it: null for what is no finite number."""
+    if isinstance(value, dict):
+        return {str(key): _plain(x) for key, x in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(x) for x in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

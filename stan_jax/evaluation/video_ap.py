@@ -163,8 +163,8 @@ def iou(
     `least`: such pairs are compared only until that is certain.
     """
     length = max(len(track.areas) for track in [*found, *truth])
-    area, size, inside = _stack(found, length)
-    area_m, size_m, inside_m = _stack(truth, length)
+    area, size, inside = stacked(found, length)
+    area_m, size_m, inside_m = stacked(truth, length)
     # [n m t]: this frame adds to the sums of this pair.
     used = (size[:, None] == size_m) | (size[:, None] == 0) | (size_m == 0)
     used &= inside[:, None] & inside_m
@@ -244,19 +244,19 @@ def _mean_areas(found: Sequence[FoundTrack]) -> list[float]:
     return (areas.sum(axis=1) / np.maximum((areas > 0).sum(axis=1), 1)).tolist()
 
 
-def _stack(tracks: Sequence[Masks], length: int) -> tuple[np.ndarray, ...]:
-    """Area, size in one number, "the list reaches here": each [track frame]."""
+def stacked(tracks: Sequence[Masks], length: int) -> tuple[np.ndarray, ...]:
+    """Area, size in one number, whether the list reaches here: each [track frame]."""
     area = _padded([track.areas for track in tracks], length)
     size = _padded([track.sizes @ [MOST, 1] for track in tracks], length)
-    inside = _padded([np.ones(len(track.areas), bool) for track in tracks], length)
+    inside = _padded([np.ones(len(track.areas)) for track in tracks], length) > 0
     return area, size, inside
 
 
 def _padded(rows: Sequence[np.ndarray], length: int) -> np.ndarray:
-    stacked = np.zeros((len(rows), length), rows[0].dtype if rows else float)
+    table = np.zeros((len(rows), length), rows[0].dtype if rows else np.int64)
     for n, row in enumerate(rows):
-        stacked[n, : len(row)] = row
-    return stacked
+        table[n, : len(row)] = row
+    return table
 
 
 def _rle(track: Masks, t: int) -> dict:

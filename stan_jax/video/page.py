@@ -19,6 +19,7 @@ from stan_jax.evaluation.run_lengths import Masks
 from stan_jax.evaluation.score import Scores
 from stan_jax.video import draw
 
+TRACKING = ("HOTA", "DetA", "AssA", "IDF1", "MOTA", "IDSW", "Frag")
 WORST = 4  # tracks of each kind that are shown
 PICTURES = 3  # frames of each
 WIDTH = 320  # pixels of a picture
@@ -41,8 +42,8 @@ table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nu
 th, td { text-align: right; padding: .25rem .6rem;
   border-bottom: 1px solid var(--line) }
 th:first-child, td:first-child { text-align: left } th { font-weight: 600 }
-.bar { background: #d9542b; height: .7rem; border-radius: .2rem; min-width: 1px }
-td.wide { width: 30%; } td.text, th.text { text-align: left }
+.bar { background: #d9542b; height: .7rem; border-radius: .2rem }
+td.wide { width: 30%; min-width: 5rem } td.text, th.text { text-align: left }
 figure { margin: .75rem 0 } figcaption { color: var(--soft); font-size: .85rem }
 figure img { max-width: 32%; border-radius: .25rem }
 """
@@ -64,9 +65,7 @@ def page(
         "<p class='soft'>YouTube-VIS numbers as the official evaluator gives them; "
         "tracking metrics with every category taken for one.</p>",
         _tiles(scores.official, ("AP", "AP50", "AP75", "AR1", "AR10")),
-        _tiles(
-            scores.tracking, ("HOTA", "DetA", "AssA", "IDF1", "MOTA", "IDSW", "Frag")
-        ),
+        _tiles(scores.tracking, TRACKING) if scores.tracking else "",
         *(f"<p>Warning: {html.escape(text)}</p>" for text in scores.warnings),
         "<h2>Where the AP goes</h2><p class='soft'>What AP would gain if every error "
         "of one kind were mended, the others left.</p>",
@@ -119,7 +118,7 @@ def _gains(lost: Breakdown) -> str:
         for kind, meaning in KINDS.items()
     )
     head = "<tr><th>kind<th class='text'><th>tracks<th>AP<th></tr>"
-    return f"<table>{head}{rows}</table>"
+    return f"<div class='scroll'><table>{head}{rows}</table></div>"
 
 
 def _categories(scores: Scores, lost: Breakdown) -> str:
@@ -127,7 +126,8 @@ def _categories(scores: Scores, lost: Breakdown) -> str:
         f"<th>{x}" for x in ("category", "AP", "AP50", "tracks", "found", *KINDS)
     )
     rows = []
-    for row in scores.categories:
+    shown = [row for row in scores.categories if row.tracks or row.found]
+    for row in shown:
         gains = lost.by_category.get(row.id, {})
         figures = [row.ap, row.ap50, row.tracks, row.found]
         cells = [_figure(x) for x in figures]
@@ -138,12 +138,15 @@ def _categories(scores: Scores, lost: Breakdown) -> str:
             + "</tr>"
         )
     table = f"<table><tr>{head}</tr>{''.join(rows)}</table>"
+    if rest := len(scores.categories) - len(shown):
+        table += f"<p class='soft'>{rest} categories have no tracks on either side.</p>"
     return f"<div class='scroll'>{table}</div>"
 
 
 def _error(error: Error, names: dict, pictures: Sequence[bytes]) -> str:
     first, last = error.frames
-    text = f"video {error.video_id}, frames {first}–{last}: {describe(error, names)}"
+    frames = f"frames {first}–{last}" if first >= 0 else "no frame"
+    text = f"video {error.video_id}, {frames}: {describe(error, names)}"
     images = "".join(
         f"<img alt='' src='data:image/jpeg;base64,{base64.b64encode(x).decode()}'> "
         for x in pictures
@@ -199,6 +202,8 @@ def _picture(path: Path, true: np.ndarray | None, found: np.ndarray | None) -> b
     try:
         with Image.open(path) as image:
             pixels = np.asarray(image.convert("RGB"))
+    except FileNotFoundError:
+        raise InputError(path, "", "file must exist") from None
     except (OSError, SyntaxError, ValueError) as error:
         raise InputError(path, "", f"must be a whole image: {error}") from None
     zoom = WIDTH / pixels.shape[1]

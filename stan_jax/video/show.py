@@ -56,8 +56,7 @@ def show(
     if results:
         known = {video.id for video in dataset.videos}
         found = files.found_in(results, {video.id for video in videos}, known)
-    names = _names(videos)
-    names = _names(videos)
+    names = youtube_vis.unique_names(videos)
     total, hidden = Counter(), 0
     with report.Overlays(out, frames_per_s=frames_per_s) as overlays:
         for video in videos:
@@ -75,12 +74,6 @@ def show(
                 overlays.put(names[video.id], (t, length), pictures)
                 watch(video, t)
     return Drawn(len(videos), dict(total), hidden)
-
-
-def _names(videos: Sequence[Video]) -> dict[int, str]:
-    """A name for the files of each video, never the same twice."""
-    often = Counter(video.name for video in videos)
-    return {v.id: v.name if often[v.name] == 1 else f"{v.name}-{v.id}" for v in videos}
 
 
 def _sides(

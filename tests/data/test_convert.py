@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -64,7 +65,8 @@ def test_id_images_become_tracks(tmp_path, mots):
 
 def test_id_images_there_and_back_are_the_same(tmp_path, shared_data):
     source = shared_data / "davis16_vis" / "val" / "instances.json"
-    number = convert.to_id_images(source, tmp_path / "pngs")
+    number, hidden = convert.to_id_images(source, tmp_path / "pngs")
+    assert hidden == 0
     before = youtube_vis.load(source, ".")
     assert number == sum(len(video.file_names) for video in before.videos)
     convert_again = convert.from_id_images(tmp_path / "pngs")
@@ -107,6 +109,53 @@ def test_folders_without_images_are_refused(tmp_path):
         convert.from_id_images(tmp_path)
 
 
+def test_frames_are_in_the_order_of_their_numbers(tmp_path):
+    folder = tmp_path / "masks" / "v"
+    folder.mkdir(parents=True)
+    for t in range(12):
+        ids = np.zeros((4, 20), np.uint8)
+        ids[1:3, t] = 1
+        Image.fromarray(ids).save(folder / f"{t}.png")
+    root = convert.from_id_images(tmp_path / "masks", suffix=".png")
+    names = root["videos"][0]["file_names"]
+    assert names == [f"v/{t}.png" for t in range(12)]
+    boxes = root["annotations"][0]["bboxes"]
+    assert [box[0] for box in boxes] == list(range(12))
+
+
+def test_long_videos_are_converted(tmp_path):
+    # pycocotools counts areas of no more than 255 masks at once under numpy 2.
+    folder = tmp_path / "masks" / "v"
+    folder.mkdir(parents=True)
+    for t in range(300):
+        Image.fromarray(np.eye(4, dtype=np.uint8)).save(folder / f"{t}.png")
+    root = convert.from_id_images(tmp_path / "masks")
+    assert root["annotations"][0]["areas"] == [4] * 300
+
+
+def test_exported_masks_never_overwrite_each_other(tmp_path):
+    mask = segmentations.encode(disc((20, 30), 9, 9, 5))
+    small = segmentations.encode(disc((20, 30), 9, 9, 3))
+    # Two videos in one folder, frames of one name and out of order, a hidden track.
+    videos = [
+        {"id": 1, "file_names": ["a/2.jpg", "a/1.jpg"], "height": 20, "width": 30},
+        {"id": 2, "file_names": ["a/2.jpg", "a/2.png"], "height": 20, "width": 30},
+    ]
+    rows = [
+        {"id": i, "video_id": v, "category_id": 1, "segmentations": [m, m]}
+        for i, (v, m) in enumerate([(1, small), (1, mask), (2, mask)], start=1)
+    ]
+    names = [{"id": 1, "name": "x"}]
+    source = tmp_path / "i.json"
+    root = {"videos": videos, "categories": names, "annotations": rows}
+    source.write_text(json.dumps(root))
+    assert convert.to_id_images(source, tmp_path / "out") == (4, 1)
+    files = sorted(str(p.relative_to(tmp_path)) for p in tmp_path.glob("out/*/*.png"))
+    assert files == [f"out/a-{v}/0000{t}.png" for v in (1, 2) for t in (0, 1)]
+    with pytest.raises(InputError, match="must be empty, holds PNGs already"):
+        convert.to_id_images(source, tmp_path / "out")
+
+
 def cocovid():
     hw = 20, 30
     masks = [segmentations.encode(disc(hw, 10 + t, 9, 5)) for t in range(3)]
@@ -146,6 +195,10 @@ def test_cocovid_frames_are_put_in_order(tmp_path):
         ("annotations", 1, "category_id", 6, "is of category 5 elsewhere, here of 6"),
         ("annotations", 0, "instance_id", None, "must have 'instance_id'"),
         ("annotations", 0, "segmentation", "x", "segmentation: must be null"),
+        ("annotations", 1, "image_id", 10, "instance 8 must have one mask in image 10"),
+        ("images", 0, "frame_id", 0, "frame_id 0 must be that of one image"),
+        ("images", 0, "height", 21, "a/2.jpg must have the size of the first frame"),
+        ("images", 1, "height", "20", "height and width must be whole numbers"),
         ("videos", 0, "id", 5, "video 5: must have images"),
     ],
 )
@@ -154,6 +207,61 @@ def test_broken_cocovid_is_named(key, i, field, value, rule):
     root[key][i][field] = value
     with pytest.raises(InputError, match=rule):
         convert.from_cocovid(root, "c.json")
+
+
+def test_boxes_without_masks_are_refused():
+    root = cocovid()
+    del root["annotations"][0]["segmentation"]
+    with pytest.raises(InputError, match=r"\[0\]: must have 'segmentation': a box"):
+        convert.from_cocovid(root)
+
+
+def test_what_check_would_refuse_is_not_written(tmp_path):
+    root = cocovid()
+    root["annotations"][0]["category_id"] = root["annotations"][1]["category_id"] = 9
+    source, out = tmp_path / "v.json", tmp_path / "o.json"
+    source.write_text(json.dumps(root))
+    with pytest.raises(SystemExit, match="category_id 9 is not among the categories"):
+        main.main(["convert", "cocovid", str(source), str(out)])
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (["davis", "x", "o.json", "--length", "3"], "--length: means nothing to"),
+        (["cocovid", "x", "o.json", "--suffix", ".png"], "--suffix: means nothing"),
+        (["pngs", "x", "o", "--seed", "1"], "--seed: means nothing to convert pngs"),
+        (["davis", "x", "o.json", "--suffix", "png"], "must begin with a dot, is png"),
+        (["davis", "x", "none/o.json"], "folder none must exist"),
+        (["cocovid", "x", "x"], "must not be written over its own source"),
+        (
+            ["coco", "x", "o.json", "--images=a", "--frames=b", "--seed=-1"],
+            "--seed: must be at least 0, is -1",
+        ),
+    ],
+)
+def test_options_that_mean_nothing_are_refused(tmp_path, monkeypatch, line, message):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match=message):
+        main.main(["convert", *line])
+
+
+def test_broken_stills_are_named(tmp_path):
+    def made(change):
+        root = stills(tmp_path / "images")
+        change(root)
+        try:
+            convert.from_images(root, tmp_path / "images", tmp_path / "frames")
+        finally:
+            shutil.rmtree(tmp_path / "images")
+
+    with pytest.raises(InputError, match=r"images\[1\]: must have the size of its"):
+        made(lambda root: root["images"][1].update(height=7))
+    with pytest.raises(InputError, match="image_id 77 is not among the images"):
+        made(lambda root: root["annotations"][1].update(image_id=77))
+    with pytest.raises(InputError, match="image 0: its id must be used only once"):
+        made(lambda root: root["images"][1].update(id=0))
 
 
 def stills(folder, hw=(120, 160)):

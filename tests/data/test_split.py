@@ -77,7 +77,7 @@ def test_command_writes_official_files_that_share_no_video(tmp_path, capsys):
     source = tmp_path / "instances.json"
     source.write_text(json.dumps(root))
     main.main(["split", str(source), str(tmp_path / "out"), "--val=0.3"])
-    assert " videos, " in capsys.readouterr().out
+    assert " videos (" in capsys.readouterr().out
     halves = [json.loads((tmp_path / f"out/{n}.json").read_text()) for n in SIDES]
     ids = [[video["id"] for video in half["videos"]] for half in halves]
     assert sorted(ids[0] + ids[1]) == sorted(video["id"] for video in root["videos"])
@@ -152,3 +152,26 @@ def test_a_full_disk_leaves_no_half_of_a_split(tmp_path, monkeypatch):
     with pytest.raises(SystemExit, match="No space left on device"):
         main.main(["split", str(source), str(tmp_path / "out")])
     assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_source_is_never_written_over(tmp_path):
+    root = official({1: {0}, 2: {0}, 3: {1}}, random.Random(0))
+    source = tmp_path / "train.json"
+    source.write_text(json.dumps(root))
+    with pytest.raises(SystemExit, match="must not be written over its own source"):
+        main.main(["split", str(source), str(tmp_path)])
+    assert json.loads(source.read_text()) == root
+
+
+@pytest.mark.parametrize("share", ["0.01", "0.99"])
+def test_no_side_is_empty(tmp_path, share):
+    root = official({v: set() for v in range(1, 6)}, random.Random(0))
+    del root["annotations"]
+    source = tmp_path / "i.json"
+    source.write_text(json.dumps(root))
+    main.main(["split", str(source), str(tmp_path / "out"), f"--val={share}"])
+    sizes = [
+        len(json.loads((tmp_path / f"out/{n}.json").read_text())["videos"])
+        for n in SIDES
+    ]
+    assert sorted(sizes) == [1, 4]

@@ -8,6 +8,7 @@ from planted import (
     duplicate,
     judged,
     lingering,
+    mask,
     planted,
     switch,
     wrong_class,
@@ -86,6 +87,48 @@ def test_crowds_are_neither_missed_nor_wrong(tmp_path):
     assert judged(tmp_path, root, found).errors == []
     del found[4]
     assert judged(tmp_path, root, found).errors == []
+
+
+def test_two_tracks_that_change_places_are_switches_and_nothing_is_missed(tmp_path):
+    root, found = planted()
+    for row in root["annotations"]:
+        row["category_id"] = 1
+    for row in found:
+        row["category_id"] = 1
+    switch(found)  # in the middle of the same class
+    one, two = found[0]["segmentations"], found[1]["segmentations"]
+    found[0]["segmentations"] = [*one[:4], None, *one[5:]]  # half and half
+    found[1]["segmentations"] = [*two[:4], None, *two[5:]]
+    for i in (0, 1):
+        masks = root["annotations"][i]["segmentations"]
+        root["annotations"][i]["segmentations"] = [*masks[:4], None, *masks[5:]]
+    got = judged(tmp_path, root, found)
+    assert [error.kind for error in got.errors] == ["switch", "switch"]
+    assert {error.true_id for error in got.errors} == {1, 2}
+    assert got.ap + got.gains["switch"] == pytest.approx(1)
+
+
+def test_a_crowd_takes_no_track_from_an_object(tmp_path):
+    root, found = planted()
+    # A crowd that fits the track even better than its object does.
+    found[0]["segmentations"] = [mask(t, 5, 8) for t in range(9)]
+    crowd = {**root["annotations"][0], "id": 99, "iscrowd": 1}
+    crowd["segmentations"] = [*found[0]["segmentations"]]
+    root["annotations"].append(crowd)
+    (error,) = judged(tmp_path, root, found).errors
+    assert (error.kind, error.true_id) == ("loose", 1)
+
+
+@pytest.mark.parametrize("change", ["longer", "shorter"])
+def test_frames_beyond_the_shorter_track_count_for_nothing(tmp_path, change):
+    root, found = planted()
+    if change == "longer":
+        found[0]["segmentations"] += [mask(1, 1)] * 3
+    else:
+        found[0]["segmentations"] = found[0]["segmentations"][:5]
+    got = judged(tmp_path, root, found)
+    assert got.ap == pytest.approx(1)
+    assert got.errors == []
 
 
 def test_videos_without_objects_hold_background_only(tmp_path):

@@ -1,4 +1,5 @@
 import json
+import pickle
 
 import numpy as np
 import pytest
@@ -63,7 +64,8 @@ def test_class_agnostic_has_no_categories(case, capsys):
     main.main(["score", *map(str, case), "--class-agnostic"])
     out = capsys.readouterr().out
     want = youtube_vis_ap.evaluate_files(*case, class_agnostic=True)["AP"]
-    assert f"maxDets=100 ] = {want:.3f}" in out.splitlines()[0]
+    assert out.splitlines()[0] == "all categories taken for one:"
+    assert f"maxDets=100 ] = {want:.3f}" in out.splitlines()[1]
     assert "class_07" not in out
 
 
@@ -118,6 +120,75 @@ def test_what_counts_otherwise_than_one_thinks_is_told(case, tmp_path, capsys, r
     assert [line for line in told if rule in line], told
     written = json.loads((tmp_path / "s.json").read_text())["warnings"]
     assert [f"warning: {text}" for text in written] == told
+
+
+def test_ap_is_told_where_tracking_metrics_cannot_be(golden, tmp_path, capsys):
+    folder = golden / "ytvis_eval/08_encodings_sizes"
+    files = [str(next(folder.glob(f"{n}.json*"))) for n in ("instances", "results")]
+    out = tmp_path / "s.json"
+    main.main(
+        ["score", *files, "--report", str(tmp_path / "p.html"), "--json", str(out)]
+    )
+    printed = capsys.readouterr().out
+    want = json.loads((folder / "expected.json").read_text())["stats"]["AP"]
+    assert f"maxDets=100 ] = {want:.3f}" in printed
+    assert "HOTA" not in printed
+    assert "masks of one frame must have one size" in printed
+    written = json.loads(out.read_text())
+    assert written["tracking"] is None
+    assert written["official"]["AP"] == want
+
+
+def test_json_holds_no_nan(case, tmp_path):
+    def spoil(truth, found):
+        for row in found:
+            row["score"] = float("nan")
+
+    paths = _spoilt(case, tmp_path, spoil)
+    out = tmp_path / "s.json"
+    main.main(["score", *map(str, paths), "--errors", "--json", str(out)])
+    written = json.loads(out.read_text(), parse_constant=pytest.fail)
+    assert {error["score"] for error in written["errors"]["errors"]} <= {None, 0.0}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--json", "none/x.json"], "folder none must exist"),
+        (["--report", "none/x.html"], "folder none must exist"),
+        (["--json", "RESULTS"], "must not be written over its own source"),
+        (["--report", "x.html", "--frames", "none"], "folder of the frames must exist"),
+        (["--frames", "."], "needs --report"),
+        (["--workers", "0"], "--workers: must be at least 1, is 0"),
+        (["--errors", "--class-agnostic"], "leaves no classes"),
+    ],
+)
+def test_what_would_fail_in_the_end_is_told_in_the_beginning(
+    case, tmp_path, monkeypatch, options, message
+):
+    monkeypatch.chdir(tmp_path)
+    paths = _spoilt(case, tmp_path, lambda truth, found: None)
+    options = [str(paths[1]) if word == "RESULTS" else word for word in options]
+    monkeypatch.setattr(score, "score_files", None)
+    with pytest.raises(SystemExit, match=message):
+        main.main(["score", *map(str, paths), *options])
+
+
+def test_errors_of_helpers_are_told(case, tmp_path):
+    def spoil(truth, found):
+        for row in found:  # of every video, so that a helper meets one
+            row["segmentations"] = [{"size": [3, 3], "counts": "1"}]
+
+    paths = _spoilt(case, tmp_path, spoil)
+    with pytest.raises(InputError, match="counts must add up"):
+        score.score_files(*paths, workers=2)
+
+
+def test_errors_are_the_same_after_a_copy():
+    error = InputError("file", "record", "rule")
+    copy = pickle.loads(pickle.dumps(error))
+    assert (copy.file, copy.record, copy.rule) == ("file", "record", "rule")
+    assert str(copy) == str(error) == "file: record: rule"
 
 
 def test_no_results_are_all_misses(case, tmp_path):

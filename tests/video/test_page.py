@@ -40,5 +40,5 @@ def test_page_needs_nothing_beside_it_and_shows_the_worst_tracks(tmp_path, capsy
     main.main(command)
     assert "<img" not in report.read_text(encoding="utf-8")
     (tmp_path / "1" / "0.jpg").unlink()
-    with pytest.raises(SystemExit, match=r"1/0\.jpg: must be a whole image"):
+    with pytest.raises(SystemExit, match=r"1/0\.jpg: file must exist"):
         main.main([*command, "--frames", str(tmp_path)])
