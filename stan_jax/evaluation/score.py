@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -83,30 +83,37 @@ def score_files(
     curves = {name: stats.pop(name) for name in ("precision", "recall", "scores")}
     rows = [] if class_agnostic else _categories(truth, found, curves)
     official = {name: float(value) for name, value in stats.items()}
-    counts, untold = {}, []
+    mended = {video_id: part.mended for video_id, part in parts.items() if part.mended}
+    tracking, untold = _tracking(truth, parts, instances_path)
+    odd = Counter({UNLISTED: sum(n for c, n in found.items() if c not in set(ids))})
+    for part in parts.values():
+        odd.update(part.odd)
+    told = [f"{instances_path}: {rule}" for rule in truth.odd]
+    told += [f"{results_path}: {n} results {rule}" for rule, n in odd.items() if n]
+    return Scores(
+        official,
+        class_agnostic,
+        rows,
+        tracking,
+        _names(truth),
+        breakdown.total(ids, mended) if errors else None,
+        [*told, *untold],
+    )
+
+
+def _tracking(
+    truth: Truth, parts: Mapping[Any, Part], instances_path: str | Path
+) -> tuple[dict[str, float], list[str]]:
+    """The tracking metrics; or none, and why."""
+    counts = {}
     for video_id, part in parts.items():
         if isinstance(part.counts, InputError):
-            untold.append(part.counts)
-        else:
-            counts[video_id] = part.counts
-    tracking = tracking_metrics.Total()
-    if not untold:
-        for video in tracking_metrics.in_order(truth, counts, instances_path):
-            tracking.add(video)
-    mended = {video_id: part.mended for video_id, part in parts.items() if part.mended}
-    lost = breakdown.total(ids, mended) if errors else None
-    unlisted = sum(number for c, number in found.items() if c not in set(ids))
-    odd = sum((part.odd for part in parts.values()), Counter({UNLISTED: unlisted}))
-    warnings = [f"{instances_path}: {rule}" for rule in truth.odd]
-    warnings += [
-        f"{results_path}: {number} results {rule}"
-        for rule, number in sorted(odd.items())
-        if number
-    ]
-    warnings += [f"{error}: no tracking metrics" for error in untold[:1]]
-    tracked = {} if untold else tracking.summary()
-    names = _names(truth)
-    return Scores(official, class_agnostic, rows, tracked, names, lost, warnings)
+            return {}, [f"{part.counts}: no tracking metrics"]
+        counts[video_id] = part.counts
+    total = tracking_metrics.Total()
+    for video in tracking_metrics.in_order(truth, counts, instances_path):
+        total.add(video)
+    return total.summary(), []
 
 
 UNLISTED = "are of a category that is not listed: they count for nothing in AP"

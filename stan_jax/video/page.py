@@ -43,6 +43,7 @@ th, td { text-align: right; padding: .25rem .6rem;
   border-bottom: 1px solid var(--line) }
 th:first-child, td:first-child { text-align: left } th { font-weight: 600 }
 .bar { background: #d9542b; height: .7rem; border-radius: .2rem }
+@media (max-width: 40rem) { td.text, th.text { display: none } }
 td.wide { width: 30%; min-width: 5rem } td.text, th.text { text-align: left }
 figure { margin: .75rem 0 } figcaption { color: var(--soft); font-size: .85rem }
 figure img { max-width: 32%; border-radius: .25rem }
