@@ -89,7 +89,8 @@ def score_files(
     for part in parts.values():
         odd.update(part.odd)
     told = [f"{instances_path}: {rule}" for rule in truth.odd]
-    told += [f"{results_path}: {n} results {rule}" for rule, n in odd.items() if n]
+    rules = sorted(odd.items())  # whoever had which video
+    told += [f"{results_path}: {n} results {rule}" for rule, n in rules if n]
     return Scores(
         official,
         class_agnostic,
@@ -106,10 +107,10 @@ def _tracking(
 ) -> tuple[dict[str, float], list[str]]:
     """The tracking metrics; or none, and why."""
     counts = {}
-    for video_id, part in parts.items():
-        if isinstance(part.counts, InputError):
-            return {}, [f"{part.counts}: no tracking metrics"]
-        counts[video_id] = part.counts
+    for video_id in truth.videos:
+        if isinstance(found := parts[video_id].counts, InputError):
+            return {}, [f"{found}: no tracking metrics"]
+        counts[video_id] = found
     total = tracking_metrics.Total()
     for video in tracking_metrics.in_order(truth, counts, instances_path):
         total.add(video)
