@@ -333,12 +333,18 @@ def _common(
 
 
 def text(breakdown: Breakdown, names: dict[Any, str], worst: int = 3) -> str:
-    """The table that a person reads, and the worst tracks of each kind."""
+    """The tables that a person reads, and the worst tracks of each kind."""
     counts = Counter(error.kind for error in breakdown.errors)
     lines = ["AP that mending every error of one kind would give back:"]
     for kind, meaning in KINDS.items():
         gain = f"{breakdown.gains[kind]:+.3f}"
         lines.append(f"{kind:>12} {gain} {counts[kind]:>6} tracks: {meaning}")
+    width = max([8, *(len(str(names.get(c, c))) for c in breakdown.by_category)])
+    lines += ["", f"{'category':{width}}" + "".join(f"{kind:>11}" for kind in KINDS)]
+    for c, gains in sorted(breakdown.by_category.items()):
+        figures = "".join(f"{gains[kind]:>+11.3f}" for kind in KINDS)
+        lines.append(f"{names.get(c, c)!s:{width}}{figures}")
+    lines.append("")
     for kind in KINDS:
         for error in [e for e in breakdown.errors if e.kind == kind][:worst]:
             lines.append(_line(error, names))

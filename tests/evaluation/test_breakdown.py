@@ -1,4 +1,5 @@
 import json
+import re
 
 import pytest
 from planted import (
@@ -164,5 +165,8 @@ def test_command_prints_what_each_kind_costs(tmp_path, capsys):
         "video 1, frames 0-8: results[1], class 3, score 0.89; annotation 2 (class 2)"
     )
     assert line in printed
+    (row,) = [x for x in printed.splitlines() if re.match(r"class 2 +[-+]0", x)]
+    figures = [f"{got.by_category[2][kind]:+.3f}" for kind in breakdown.KINDS]
+    assert row.split()[2:] == figures
     written = json.loads((tmp_path / "s.json").read_text())["errors"]
     assert written["gains"] == got.gains
