@@ -8,7 +8,7 @@ import contextlib
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -109,18 +109,14 @@ def _mend(
 def categories_of(path: str | Path) -> dict[int, set[int]]:
     """The categories that stand in each video of a sound file, by id of the video."""
     found: dict[int, set[int]] = {}
-    for key, _, row in _elements(path):
+    for key, i, row in json_stream.members(path):
+        if i is None or i == json_stream.START:
+            continue
         if key == "videos":
             found.setdefault(row["id"], set())
         elif key == "annotations":
             found.setdefault(row["video_id"], set()).add(row["category_id"])
     return found
-
-
-def _elements(path: str | Path) -> Iterator[tuple[str, int, Any]]:
-    for key, i, value in json_stream.members(path):
-        if i is not None and i != json_stream.START:
-            yield key, i, value
 
 
 def write(path: str | Path, sides: Mapping[Path, set[int]]) -> None:

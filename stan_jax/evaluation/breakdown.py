@@ -22,7 +22,7 @@ from stan_jax.evaluation.video_ap import (
     TrueTrack,
     VideoAp,
     match,
-    stacked,
+    paired,
 )
 
 KINDS = {
@@ -306,11 +306,8 @@ def _common(
     As for AP a frame beyond the shorter of two tracks counts for nothing, nor does one
     where their masks differ in size.
     """
-    length = max((len(x.masks.texts) for x in [*found, *truth]), default=0)
-    area, size, inside = stacked([x.masks for x in found], length)
-    area_m, size_m, inside_m = stacked([x.masks for x in truth], length)
-    used = (size[:, None] == size_m) | (size[:, None] == 0) | (size_m == 0)
-    used &= inside[:, None] & inside_m
+    sides = [x.masks for x in found], [x.masks for x in truth]
+    (area, size), (area_m, size_m), used = paired(*sides)
     both = ((area[:, None] + area_m) * used).astype(float)
     common = np.zeros(both.shape)
     for t in np.flatnonzero(size.any(axis=0) & size_m.any(axis=0)).tolist():

@@ -162,19 +162,15 @@ def iou(
     the two masks differ in size. 0 where the union is empty, and where it is below
     `least`: such pairs are compared only until that is certain.
     """
-    length = max(len(track.areas) for track in [*found, *truth])
-    area, size, inside = stacked(found, length)
-    area_m, size_m, inside_m = stacked(truth, length)
-    # [n m t]: this frame adds to the sums of this pair.
-    used = (size[:, None] == size_m) | (size[:, None] == 0) | (size_m == 0)
-    used &= inside[:, None] & inside_m
+    (area, size), (area_m, size_m), used = paired(found, truth)
     both = (area[:, None] + area_m) * used
     # What a pair has in common: at most that one mask lies inside the other.
     common = np.minimum(area[:, None], area_m) * used
     total, extra = both.sum(axis=-1), np.zeros(both.shape[:2], np.int64)
     # Two masks with runs of length 0 inside may have more in common than that.
     broken, broken_m = (
-        _padded([track.broken for track in side], length) for side in (found, truth)
+        _padded([track.broken for track in side], used.shape[-1])
+        for side in (found, truth)
     )
     odd = broken[:, None] & broken_m & used
 
@@ -244,7 +240,21 @@ def _mean_areas(found: Sequence[FoundTrack]) -> list[float]:
     return (areas.sum(axis=1) / np.maximum((areas > 0).sum(axis=1), 1)).tolist()
 
 
-def stacked(tracks: Sequence[Masks], length: int) -> tuple[np.ndarray, ...]:
+def paired(found: Sequence[Masks], truth: Sequence[Masks]) -> tuple:
+    """Areas and sizes (in one number) of either side, and where a pair counts.
+
+    Each side's are [track frame]. [n m t]: neither list has ended before this frame,
+    and not both have a mask there, of different sizes.
+    """
+    length = max((len(track.areas) for track in [*found, *truth]), default=0)
+    area, size, inside = _stacked(found, length)
+    area_m, size_m, inside_m = _stacked(truth, length)
+    used = (size[:, None] == size_m) | (size[:, None] == 0) | (size_m == 0)
+    used &= inside[:, None] & inside_m
+    return (area, size), (area_m, size_m), used
+
+
+def _stacked(tracks: Sequence[Masks], length: int) -> tuple[np.ndarray, ...]:
     """Area, size in one number, whether the list reaches here: each [track frame]."""
     area = _padded([track.areas for track in tracks], length)
     size = _padded([track.sizes @ [MOST, 1] for track in tracks], length)

@@ -68,8 +68,10 @@ class Crew:
         if not counts and not may_be_empty:
             rule = "must hold at least one result, as officially"
             raise InputError(results_path, "", rule)
-        for video_id in [i for i in truth.videos if i not in {*parts, *self._open}]:
-            give(video_id, [])
+        given = {*parts, *self._open}
+        for video_id in truth.videos:
+            if video_id not in given:
+                give(video_id, [])
         while self._open:
             video_id, future = self._open.popitem()
             parts[video_id] = future.result()
