@@ -16,13 +16,13 @@ from flax import nnx
 from ml_collections import config_flags
 
 from stan_jax import errors, inference
-from stan_jax.data import youtube_vis
+from stan_jax.annotations import youtube_vis
 from stan_jax.evaluation import youtube_vis_ap
 from stan_jax.files import replacing
 from stan_jax.model.stan import STAN, architecture
+from stan_jax.pretrained.checkpoint import find_step, restore_params
 from stan_jax.training import mesh, train_step
-from stan_jax.training.checkpoint import find_step, restore_params
-from stan_jax.video import progress, report, write
+from stan_jax.video import overlay, progress, write
 
 config_flags.DEFINE_config_file("config", None, "What was trained.", lock_config=True)
 flags.DEFINE_string("workdir", None, "Where train.py left its checkpoints.")
@@ -71,7 +71,7 @@ def main(argv: list[str]) -> None:
     drawn = {video.id for video in dataset.videos[: config.run.overlays]}
     with (
         progress.Bar("track", total) as bar,
-        report.Overlays(workdir / "overlays", categories) as overlays,
+        overlay.Overlays(workdir / "overlays", categories) as overlays,
     ):
 
         def watch(video: youtube_vis.Video, frame: inference.FrameTracks) -> None:

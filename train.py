@@ -22,18 +22,19 @@ from flax import nnx
 from ml_collections import ConfigDict, config_flags
 
 from stan_jax import errors, inference
-from stan_jax.data import batches, sources, youtube_vis
-from stan_jax.data.youtube_vis import Dataset, Video
+from stan_jax.annotations import youtube_vis
+from stan_jax.annotations.youtube_vis import Dataset, Video
 from stan_jax.errors import InputError
 from stan_jax.files import replacing
+from stan_jax.loading import batches, sources
 from stan_jax.model.stan import STAN, architecture, frozen_paths
 from stan_jax.pretrained import backbones, detectors, store
+from stan_jax.pretrained.checkpoint import Checkpoints
 from stan_jax.training import mesh as meshes
 from stan_jax.training import optimizer, train_step
-from stan_jax.training.checkpoint import Checkpoints
 from stan_jax.training.losses import Sampling
 from stan_jax.training.metrics import MetricWriter
-from stan_jax.video import progress, report
+from stan_jax.video import overlay, progress
 
 config_flags.DEFINE_config_file("config", None, "What to train.", lock_config=True)
 flags.DEFINE_string("workdir", None, "Where checkpoints and metrics go.")
@@ -314,7 +315,7 @@ class Examples:
         if video.id in self._ids and frame.index == len(video.file_names) // 2:
             image = youtube_vis.read_frame(self._dataset, video, frame.index)
             rows = inference.sure_of(frame, self._score)
-            self.images[f"val/{video.name}"] = report.picture_of(
+            self.images[f"val/{video.name}"] = overlay.picture_of(
                 image, self._names, **rows
             )
 

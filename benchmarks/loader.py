@@ -22,7 +22,8 @@ import numpy as np
 import PIL
 from PIL import Image, ImageDraw
 
-from stan_jax.data import batches, clips, plan, youtube_vis
+from stan_jax.annotations import youtube_vis
+from stan_jax.loading import batches, clips, plan
 
 BATCH, THREADS, REPEATS, BATCHES = 8, 2, 5, 12
 OWN_SETS = {  # height, width of the video; canvas

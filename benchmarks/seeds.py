@@ -1,6 +1,6 @@
 """Mean and deviation of AP over seeds, for configs that are to be compared.
 
-    python -m stan_jax.data.shapes --out=data/shapes_hard --hard
+    python -m stan_jax.shapes --out=data/shapes_hard --hard
     python benchmarks/seeds.py shapes_hard_baseline shapes_hard_sta --seeds=3 --jobs=2 \
         -- --config.optim.steps=1500 --config.run.cpu_devices=1
 

@@ -1,6 +1,6 @@
 """MaskTrack R-CNN on moving shapes whose frames are often spoilt.
 
-    python -m stan_jax.data.shapes --out=data/shapes_hard --hard
+    python -m stan_jax.shapes --out=data/shapes_hard --hard
     python train.py --config=configs/shapes_hard_baseline.py --workdir=runs/hard_base
 
 Published: nothing. Ours: 0.235 +- 0.015 AP over three seeds, see the README.

@@ -1,6 +1,6 @@
 """STAN on moving shapes whose frames are often spoilt.
 
-    python -m stan_jax.data.shapes --out=data/shapes_hard --hard
+    python -m stan_jax.shapes --out=data/shapes_hard --hard
     python train.py --config=configs/shapes_hard_sta.py --workdir=runs/hard_sta
 
 Published: nothing. Ours: 0.240 +- 0.017 AP over three seeds, see the README.

@@ -4,7 +4,7 @@
     python train.py --config=configs/shapes_sta.py --workdir=runs/demo
     python eval.py --config=configs/shapes_sta.py --workdir=runs/demo
 
-Published: nothing, the data is made by stan_jax.data.shapes.
+Published: nothing, the data is made by stan_jax.shapes.
 Ours: 0.629 AP on the held-out videos, see the README.
 Sources: [M] MaskTrackRCNN config, [O] our choice, made for 2 CPU cores.
 """

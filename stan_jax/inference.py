@@ -10,12 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int, PyTree
 
-from stan_jax.data import batches, clips
-from stan_jax.data.youtube_vis import Dataset, Video
+from stan_jax.annotations.youtube_vis import Dataset, Video
 from stan_jax.errors import InputError
 from stan_jax.evaluation import files, results
 from stan_jax.evaluation.results import ResultsWriter, TrackBuilder
 from stan_jax.evaluation.video_ap import VideoAp
+from stan_jax.loading import batches, clips
 from stan_jax.model.stan import STAN
 from stan_jax.ops import masks
 from stan_jax.tracking import rollout

@@ -1,6 +1,7 @@
 """Strict JAX, two CPU devices, a compile cache, and where the reference data lie."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -8,6 +9,8 @@ os.environ.setdefault("JAX_NUM_CPU_DEVICES", "2")
 
 import jax
 import pytest
+
+from tests import tiny_sets
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
@@ -40,3 +43,13 @@ def _present(path: Path) -> Path:
     if not path.is_dir():
         pytest.skip(f"reference folder {path.name} is not beside the repository")
     return path
+
+
+@pytest.fixture
+def make_folder(tmp_path: Path) -> Callable[..., tiny_sets.Folder]:
+    """Two landscape videos, of 3 and 2 frames, unless told otherwise."""
+
+    def make(name: str = "set", videos=((24, 40, 3), (24, 40, 2))) -> tiny_sets.Folder:
+        return tiny_sets.make(tmp_path / name, videos)
+
+    return make

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from stan_jax.data import shapes
+from stan_jax.shapes import generate
 
 ROOT = Path(__file__).resolve().parents[1]
 STEPS = 8
@@ -36,7 +36,7 @@ SMALL = {
 
 def dataset(folder: Path) -> Path:
     """A made set of 4 training and 2 validation videos."""
-    shapes.generate(
+    generate.generate(
         folder,
         seed=1,
         train_videos=4,

@@ -7,9 +7,10 @@ import pytest
 import tiny_model
 
 from stan_jax import inference
-from stan_jax.data import shapes, youtube_vis
+from stan_jax.annotations import youtube_vis
 from stan_jax.errors import InputError
 from stan_jax.evaluation import youtube_vis_ap
+from stan_jax.shapes import generate
 from stan_jax.types import Tracks
 
 
@@ -20,7 +21,7 @@ def tracker():
 
 
 def make(folder, height, width, frames=4):
-    shapes.generate(
+    generate.generate(
         folder,
         seed=3,
         train_videos=1,

@@ -11,10 +11,13 @@ FLOORS = (
     "stan_jax.json_stream",
     "stan_jax.types",
     "stan_jax.ops",
+    "stan_jax.masks",
     "stan_jax.model",
     "stan_jax.tracking",
     "stan_jax.training",
-    "stan_jax.data",
+    "stan_jax.annotations",
+    "stan_jax.loading",
+    "stan_jax.shapes",
     "stan_jax.evaluation",
     "stan_jax.presets",
     "stan_jax.pretrained",
@@ -26,15 +29,21 @@ FLOORS = (
 CORE = (
     *(
         floor
-        for floor in FLOORS[:7]
-        if floor not in ("stan_jax.files", "stan_jax.json_stream")
+        for floor in FLOORS[:8]
+        if floor not in ("stan_jax.files", "stan_jax.json_stream", "stan_jax.masks")
     ),
     "stan_jax.training.losses",
     "stan_jax.training.train_step",
-    "stan_jax.data.clips",
+    "stan_jax.loading.clips",
 )
 SHELL_TOOLS = "tensorflow orbax pycocotools absl ml_collections grain".split()
-WITHOUT_JAX = ("stan_jax.data", "stan_jax.evaluation")
+WITHOUT_JAX = (
+    "stan_jax.masks",
+    "stan_jax.annotations",
+    "stan_jax.loading",
+    "stan_jax.shapes",
+    "stan_jax.evaluation",
+)
 
 FILES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts): path

@@ -10,9 +10,11 @@ from flax import nnx
 import train
 from configs import shapes_sta
 from stan_jax import errors, inference
-from stan_jax.data import shapes, sources, youtube_vis
+from stan_jax.annotations import youtube_vis
 from stan_jax.errors import InputError
+from stan_jax.loading import sources
 from stan_jax.model.stan import STAN
+from stan_jax.shapes import generate
 from stan_jax.training import train_step
 
 
@@ -20,7 +22,7 @@ from stan_jax.training import train_step
 def val(tmp_path_factory):
     folder = tmp_path_factory.mktemp("set")
     sizes: dict[str, Any] = dict(height=64, width=96)
-    shapes.generate(folder, seed=1, train_videos=1, val_videos=1, frames=3, **sizes)
+    generate.generate(folder, seed=1, train_videos=1, val_videos=1, frames=3, **sizes)
     return youtube_vis.load(folder / "val/instances.json", folder / "val/JPEGImages")
 
 

@@ -204,7 +204,7 @@ def test_prepared_set_trains_to_the_bits_of_its_json(data, tmp_path):
     split = data / "train"
     done = subprocess.run(
         [
-            *(sys.executable, "-m", "stan_jax.data.tfds_youtube_vis"),
+            *(sys.executable, "-m", "stan_jax.loading.tfds_youtube_vis"),
             f"--out={tmp_path / 'tfds'}",
             f"--split=train:{split / 'instances.json'}:{split / 'JPEGImages'}",
         ],

@@ -23,7 +23,7 @@ def run(args: argparse.Namespace) -> None:
     """Nothing; findings and a summary are printed."""
     import json
 
-    from stan_jax.data import check
+    from stan_jax.annotations import check
     from stan_jax.errors import InputError
     from stan_jax.files import replacing
 

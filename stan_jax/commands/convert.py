@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> None:
     import json
     from pathlib import Path
 
-    from stan_jax.data import check, convert, youtube_vis
+    from stan_jax.annotations import check, convert, youtube_vis
     from stan_jax.errors import InputError
     from stan_jax.files import replacing, require_place
     from stan_jax.video import progress

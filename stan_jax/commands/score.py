@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> None:
     from stan_jax.errors import InputError
     from stan_jax.evaluation import score
     from stan_jax.files import replacing, require_place
-    from stan_jax.video import page
+    from stan_jax.video import report
 
     # What would fail in the end is told in the beginning.
     if args.frames and not args.report:
@@ -57,10 +57,10 @@ def run(args: argparse.Namespace) -> None:
     scores = score.score_files(*files, args.class_agnostic, args.workers, errors=errors)
     print(score.text(scores))
     if args.report:
-        shown = page.pictures(scores, *files, args.frames) if args.frames else {}
+        shown = report.pictures(scores, *files, args.frames) if args.frames else {}
         with replacing(args.report) as partial:
             names = [Path(file).name for file in reversed(files)]
-            text = page.page(scores, " against ".join(names), shown)
+            text = report.page(scores, " against ".join(names), shown)
             partial.write_text(text, encoding="utf-8")
         print(f"\npage: {args.report}")
     if args.json:

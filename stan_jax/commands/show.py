@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> None:
     """Nothing; the pictures are made and counted."""
     import math
 
-    from stan_jax.data import youtube_vis
+    from stan_jax.annotations import youtube_vis
     from stan_jax.errors import InputError
     from stan_jax.video import progress, show, write
 

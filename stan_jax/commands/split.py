@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> None:
     from collections import Counter
     from pathlib import Path
 
-    from stan_jax.data import check, split
+    from stan_jax.annotations import check, split
     from stan_jax.errors import InputError
     from stan_jax.files import require_place
 

@@ -16,7 +16,6 @@ from jaxtyping import Float
 from pycocotools import mask as coco_mask
 
 from stan_jax.evaluation import files, videos
-from stan_jax.evaluation.run_lengths import Masks
 from stan_jax.evaluation.video_ap import (
     FoundTrack,
     TrueTrack,
@@ -24,6 +23,7 @@ from stan_jax.evaluation.video_ap import (
     match,
     paired,
 )
+from stan_jax.masks.run_lengths import Masks
 
 KINDS = {
     "class": "right object, wrong class",

@@ -15,11 +15,10 @@ from typing import Any, NamedTuple
 from pycocotools import mask as coco_mask
 
 from stan_jax import json_stream
-from stan_jax.data import segmentations
 from stan_jax.errors import InputError
-from stan_jax.evaluation import run_lengths
 from stan_jax.evaluation.shelf import Shelf
 from stan_jax.evaluation.video_ap import FoundTrack, TrueTrack, mean_area
+from stan_jax.masks import run_lengths, segmentations
 
 ID = (Real, str)
 FIELDS: dict[str, dict] = {

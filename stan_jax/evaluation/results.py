@@ -16,9 +16,9 @@ from jaxtyping import Bool, Float, Int
 from pycocotools import mask as coco_mask
 
 from stan_jax.errors import InputError
-from stan_jax.evaluation import run_lengths
 from stan_jax.evaluation.video_ap import FoundTrack
 from stan_jax.files import replacing
+from stan_jax.masks import run_lengths
 
 
 class TrackResult(NamedTuple):

@@ -7,8 +7,8 @@ from typing import Any
 
 from stan_jax import json_stream
 from stan_jax.errors import InputError
-from stan_jax.evaluation import run_lengths
 from stan_jax.files import replacing
+from stan_jax.masks import run_lengths
 
 NAME = "results.json"  # what the server looks for, at the top of the zip
 

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float
 
-from stan_jax.evaluation.run_lengths import Masks
 from stan_jax.evaluation.video_ap import RECALLS, FoundTrack, TrueTrack, iou
+from stan_jax.masks.run_lengths import Masks
 
 # Not `linspace`: the last digits differ.
 THRESHOLDS = np.arange(0.5, 0.96, 0.05)

@@ -18,9 +18,9 @@ from scipy.optimize import linear_sum_assignment
 from stan_jax.errors import InputError
 from stan_jax.evaluation import files, track_map, videos
 from stan_jax.evaluation.files import Truth
-from stan_jax.evaluation.run_lengths import Masks
 from stan_jax.evaluation.track_map import TrackMap
 from stan_jax.evaluation.video_ap import FoundTrack, TrueTrack
+from stan_jax.masks.run_lengths import Masks
 
 ALPHAS = np.arange(0.05, 0.99, 0.05)  # overlaps that HOTA is a mean over
 THRESHOLD = 0.5  # overlap of a match in CLEAR and identity

@@ -11,8 +11,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from pycocotools import mask as coco_mask
 
-from stan_jax.data.segmentations import MOST
-from stan_jax.evaluation.run_lengths import Masks
+from stan_jax.masks.run_lengths import Masks
+from stan_jax.masks.segmentations import MOST
 
 PAIRS = 2**17  # of masks that one call of pycocotools compares, about
 THRESHOLDS = np.linspace(0.5, 0.95, 10)

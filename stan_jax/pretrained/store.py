@@ -8,14 +8,13 @@ from typing import Any
 import numpy as np
 
 from stan_jax import presets
-from stan_jax.data import youtube_vis
+from stan_jax.annotations import youtube_vis
 from stan_jax.errors import InputError
 from stan_jax.files import replacing
 from stan_jax.model.stan import architecture
-from stan_jax.pretrained import class_names, detectors, names, tensors
+from stan_jax.pretrained import checkpoint, class_names, detectors, names, tensors
+from stan_jax.pretrained.checkpoint import Checkpoints
 from stan_jax.pretrained.detectors import Imported
-from stan_jax.training import checkpoint
-from stan_jax.training.checkpoint import Checkpoints
 
 EXPORTS = ("mmdet", "torchvision")
 # Arrays with columns by class on their last axis, and how many of them a class has.

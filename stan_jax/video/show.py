@@ -8,13 +8,14 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import UInt8
 
-from stan_jax.data import segmentations, youtube_vis
-from stan_jax.data.youtube_vis import Dataset, Video
+from stan_jax.annotations import youtube_vis
+from stan_jax.annotations.youtube_vis import Dataset, Video
 from stan_jax.errors import InputError
-from stan_jax.evaluation import files, run_lengths
-from stan_jax.evaluation.run_lengths import Masks
+from stan_jax.evaluation import files
 from stan_jax.evaluation.video_ap import FoundTrack, iou
-from stan_jax.video import draw, report
+from stan_jax.masks import run_lengths, segmentations
+from stan_jax.masks.run_lengths import Masks
+from stan_jax.video import draw, overlay
 
 SAME = 0.5  # overlap from which a found track wears the colour of an object
 
@@ -45,7 +46,7 @@ def show(
     frames_per_s: int = 6,
     watch: Callable[[Video, int], None] = lambda video, t: None,
 ) -> Drawn:
-    """Draw some videos of a dataset into the folder `out`, as `report.Overlays` does.
+    """Draw some videos of a dataset into the folder `out`, as `overlays.Overlays` does.
 
     results: of the same videos. Annotations and results are two sides; an object and
     the track that found it wear one colour.
@@ -58,7 +59,7 @@ def show(
         found = files.found_in(results, {video.id for video in videos}, known)
     names = youtube_vis.unique_names(videos)
     total, hidden = Counter(), 0
-    with report.Overlays(out, frames_per_s=frames_per_s) as overlays:
+    with overlay.Overlays(out, frames_per_s=frames_per_s) as overlays:
         for video in videos:
             tracks = found.get(video.id, [])
             sure = [track for track in tracks if track.score >= least]

@@ -8,7 +8,7 @@ from pycocotools import mask as coco_mask
 from stan_jax.commands import main
 from stan_jax.errors import InputError
 from stan_jax.evaluation import score, tracking_metrics, youtube_vis_ap
-from stan_jax.evaluation.run_lengths import Masks
+from stan_jax.masks.run_lengths import Masks
 
 NAMES = ("AP", "AP50", "AP75", "AR1", "AR10")
 

@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from stan_jax.evaluation import results, run_lengths, video_ap
+from stan_jax.evaluation import results, video_ap
 from stan_jax.evaluation.video_ap import FoundTrack, TrueTrack, VideoAp
+from stan_jax.masks import run_lengths
 
 RANGES = np.array([[0, 1e10], [0, 12], [12, 20], [20, 1e10]])
 

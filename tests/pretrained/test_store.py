@@ -5,8 +5,7 @@ import pytest
 
 from stan_jax.errors import InputError
 from stan_jax.model.stan import architecture
-from stan_jax.pretrained import detectors, names, store, tensors
-from stan_jax.training import checkpoint
+from stan_jax.pretrained import checkpoint, detectors, names, store, tensors
 
 CLASSES = ["person", "giant panda", "dog"]
 

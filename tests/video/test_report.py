@@ -1,122 +1,44 @@
-import os
+import base64
+import io
+import re
 
 import numpy as np
 import pytest
 from PIL import Image
+from planted import HW, background, judged, planted, wrong_class
 
-from stan_jax.errors import InputError
-from stan_jax.video import draw, report, write
-
-
-def show(overlays, video, length, hw=(90, 160), start=0):
-    """A track that moves to the right, one pixel a frame."""
-    for t in range(start, length):
-        mask = np.zeros((1, *hw), bool)
-        mask[0, 30:60, 20 + t : 50 + t] = True
-        overlays.add(
-            video,
-            (t, length),
-            np.full((*hw, 3), 120, np.uint8),
-            masks=mask,
-            boxes=np.array([[20 + t, 30, 50 + t, 60]], np.float32),
-            labels=np.array([1]),
-            ids=np.array([4]),
-            scores=np.array([0.5], np.float32),
-        )
+from stan_jax.commands import main
+from stan_jax.video import report
 
 
-def sheet_of(folder):
-    return np.asarray(Image.open(folder / "contact_sheet.png")).astype(int)
-
-
-@pytest.mark.parametrize(
-    ("length", "number", "want"),
-    [
-        (1, 6, [0]),
-        (3, 6, [0, 1, 2]),
-        (11, 6, [0, 2, 4, 6, 8, 10]),
-        (36, 3, [0, 18, 35]),
-    ],
-)
-def test_columns_are_even_and_hold_first_and_last(length, number, want):
-    assert report.columns(length, number) == want
-
-
-@pytest.mark.parametrize("with_video", [False, True])
-def test_overlays_leave_one_video_per_clip_and_one_sheet(
-    tmp_path, monkeypatch, with_video
-):
-    monkeypatch.setattr(write, "available", lambda: with_video)
-    if with_video:
-        pytest.importorskip("av")
-    with report.Overlays(tmp_path / "out", ["cat", "dog"], columns=3) as overlays:
-        show(overlays, "a", 7)
-        show(overlays, "b", 2)
-        assert os.path.exists(tmp_path / "out" / "a.mp4") == with_video
-    videos = ["a.mp4", "b.mp4"] if with_video else []
-    assert sorted(os.listdir(tmp_path / "out")) == [*videos, "contact_sheet.png"]
-    sheet = sheet_of(tmp_path / "out")
-    assert sheet.shape == (2 * (180 + 6) + 6, 3 * (320 + 6) + 6, 3)
-    # Rows are videos: the second has two frames, so its third place is empty.
-    assert (sheet[192:, 2 * 326 + 6 :] == 250).all()
-    for column in range(3):
-        picture = sheet[6:186, 326 * column + 6 : 326 * (column + 1)]
-        assert (picture[0] == 120).all()
-        assert (sheet[:, 326 * column : 326 * column + 6] == 250).all()
-
-
-def test_sheet_shows_the_track_where_it_is_in_its_colour(tmp_path, monkeypatch):
-    monkeypatch.setattr(write, "available", lambda: False)
-    with report.Overlays(tmp_path, ["cat", "dog"], columns=2) as overlays:
-        show(overlays, "a", 60)
-    sheet = sheet_of(tmp_path)
-    tint = 120 + draw.FILL * (np.array(draw.colour(4)) - 120)
-    for column, x in enumerate((35, 35 + 59)):  # the middle of the first and the last
-        at = sheet[6 + 2 * 45, 6 + 326 * column + 2 * x]
-        np.testing.assert_allclose(at, tint, atol=3)
-
-
-def test_videos_of_several_sizes_fit_on_one_sheet(tmp_path):
-    rows = [
-        [np.zeros((180, 320, 3), np.uint8)] * 2,
-        [np.zeros((569, 320, 3), np.uint8)],
-    ]
-    report.save_sheet(tmp_path / "sheet.png", rows)
-    sheet = np.asarray(Image.open(tmp_path / "sheet.png"))
-    assert sheet.shape == (180 + 569 + 3 * 6, 2 * 326 + 6, 3)
-    assert (sheet == 0).sum() == 3 * 320 * (2 * 180 + 569)
-
-
-def test_no_videos_leave_no_sheet(tmp_path):
-    with report.Overlays(tmp_path / "out", ["cat"]):
-        pass
-    assert os.listdir(tmp_path) == []
-
-
-def test_an_error_leaves_no_half_video_and_no_sheet(tmp_path):
-    def run():
-        with report.Overlays(tmp_path, ["cat", "dog"]) as overlays:
-            show(overlays, "a", 3)
-            show(overlays, "b", 2)
-            show(overlays, "b", 3, hw=(180, 320), start=2)  # another size
-            raise RuntimeError("model")
-
-    with pytest.raises((RuntimeError, ValueError)):
-        run()
-    assert "contact_sheet.png" not in os.listdir(tmp_path)
-    assert set(os.listdir(tmp_path)) <= {"a.mp4"}
-
-
-def test_a_sheet_that_cannot_be_written_is_one_clear_error(tmp_path, monkeypatch):
-    def fail(_, path, **__):
-        path.write_bytes(b"half")
-        raise OSError(28, "No space left on device")
-
-    rows = [[np.zeros((8, 8, 3), np.uint8)]]
-    (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="contact sheet: cannot be written"):
-        report.save_sheet(tmp_path / "file" / "sheet.png", rows)
-    monkeypatch.setattr(Image.Image, "save", fail)
-    with pytest.raises(InputError, match="No space left"):
-        report.save_sheet(tmp_path / "sheet.png", rows)
-    assert os.listdir(tmp_path) == ["file"]
+def test_page_needs_nothing_beside_it_and_shows_the_worst_tracks(tmp_path, capsys):
+    root, found = planted()
+    root["categories"][2]["name"] = "<b>&\u00e9"
+    wrong_class(found)
+    background(found)
+    judged(tmp_path, root, found)
+    for video in root["videos"]:
+        for name in video["file_names"]:
+            (tmp_path / name).parent.mkdir(exist_ok=True)
+            Image.new("RGB", HW[::-1], (90, 90, 90)).save(tmp_path / name)
+    files = [str(tmp_path / f"{name}.json") for name in ("instances", "results")]
+    page = tmp_path / "report.html"
+    command = ["score", *files, "--report", str(page)]
+    main.main([*command, "--frames", str(tmp_path)])
+    assert f"page: {page}" in capsys.readouterr().out
+    text = page.read_text(encoding="utf-8")
+    assert "<b>&\u00e9" not in text
+    assert "&lt;b&gt;&amp;\u00e9" in text
+    assert text.count("<img") == 2 * report.PICTURES
+    # Nothing is fetched: every source is in the page.
+    sources = re.findall(r"(?:src|href|url)\s*[=(]\s*['\"]?([^'\")\s>]+)", text)
+    assert len(sources) == 2 * report.PICTURES
+    assert all(source.startswith("data:image/jpeg;base64,") for source in sources)
+    assert "http" not in text
+    pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(sources[0][23:]))))
+    assert pixels.reshape(-1, 3).std(0).max() > 5  # something is drawn
+    main.main(command)
+    assert "<img" not in page.read_text(encoding="utf-8")
+    (tmp_path / "1" / "0.jpg").unlink()
+    with pytest.raises(SystemExit, match=r"1/0\.jpg: file must exist"):
+        main.main([*command, "--frames", str(tmp_path)])

@@ -7,7 +7,7 @@ from PIL import Image
 
 from stan_jax.commands import main
 from stan_jax.evaluation import results
-from stan_jax.video import draw, report, write
+from stan_jax.video import draw, overlay, write
 
 HW, FRAMES = (90, 160), 4  # of a picture that is drawn at twice its size on a sheet
 GREY = 120
@@ -175,4 +175,4 @@ def test_real_annotations_can_be_shown(shared_data, tmp_path, monkeypatch):
     main.main(["show", *map(str, files), "--max-videos", "2"])
     with Image.open(tmp_path / "contact_sheet.png") as picture:
         width = picture.width
-    assert width == 6 * (report.SHEET_WIDTH + report.GAP) + report.GAP
+    assert width == 6 * (overlay.SHEET_WIDTH + overlay.GAP) + overlay.GAP

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
+from stan_jax.annotations import check, convert, youtube_vis
 from stan_jax.commands import main
-from stan_jax.data import check, convert, segmentations, youtube_vis
 from stan_jax.errors import InputError
+from stan_jax.masks import segmentations
 
 
 def disc(hw, x, y, r):

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Int
 
-from stan_jax.data.segmentations import MOST
 from stan_jax.errors import InputError
+from stan_jax.masks.segmentations import MOST
 
 CHARACTERS = 2**19  # of counts that are decoded at once, about
 # Characters of a compressed text: "0" to "O" end a run, "P" to "o" have more behind.

@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from stan_jax import json_stream
-from stan_jax.data import convert, segmentations, youtube_vis
+from stan_jax.annotations import convert, youtube_vis
 from stan_jax.errors import InputError
+from stan_jax.masks import segmentations
 
 LISTS = ("videos", "categories", "annotations")
 SHOWN = 3  # findings of one text that are printed; the json has all

@@ -4,8 +4,8 @@ import random
 import numpy as np
 import pytest
 
+from stan_jax.annotations import split, youtube_vis
 from stan_jax.commands import main
-from stan_jax.data import split, youtube_vis
 
 
 def many(rng, videos=200, classes=30):

@@ -1,6 +1,6 @@
 r"""How a YouTube-VIS set lives in tensorflow-datasets, without TensorFlow.
 
-    python -m stan_jax.data.tfds_youtube_vis --out=FOLDER \
+    python -m stan_jax.loading.tfds_youtube_vis --out=FOLDER \
         --split=train:train.json:train/JPEGImages --split=val:val.json:val/JPEGImages
 
     dataset = load(FOLDER, "train")  # as youtube_vis.load, for every use of it
@@ -21,8 +21,8 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from stan_jax import errors
-from stan_jax.data import youtube_vis
-from stan_jax.data.youtube_vis import Dataset, Track, Video
+from stan_jax.annotations import youtube_vis
+from stan_jax.annotations.youtube_vis import Dataset, Track, Video
 from stan_jax.errors import InputError
 
 RAW = {"image": tfds.decode.SkipDecoding()}  # leave the JPEG to youtube_vis

@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tiny_sets
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stan_jax.data import batches, clips, plan, youtube_vis
+from stan_jax.annotations import youtube_vis
 from stan_jax.errors import InputError
+from stan_jax.loading import batches, clips, plan
+from tests import tiny_sets
 
 PLAIN: dict[str, Any] = dict(
     batch=4, canvas=(24, 40), gap="any", flip=0.5, seed=3, max_objects=4, num_threads=0
@@ -389,7 +390,10 @@ def test_frames_can_be_left_early_and_name_a_broken_frame(make_folder):
     early.close()
 
 
-BEFORE_FLAGS = "import sys; from stan_jax.data import batches, youtube_vis\n"
+BEFORE_FLAGS = (
+    "import sys; from stan_jax.annotations import youtube_vis\n"
+    "from stan_jax.loading import batches\n"
+)
 AFTER_FLAGS = "from absl import flags; flags.FLAGS(['x'])\n" + BEFORE_FLAGS
 RUN = """
 d = youtube_vis.load(sys.argv[1], sys.argv[2])

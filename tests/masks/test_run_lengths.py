@@ -5,7 +5,8 @@ import pytest
 from pycocotools import mask as coco_mask
 
 from stan_jax.errors import InputError
-from stan_jax.evaluation import results, run_lengths
+from stan_jax.evaluation import results
+from stan_jax.masks import run_lengths
 
 
 def packed(counts, hw):

@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image
 from pycocotools import mask as coco_mask
-from tiny_sets import box_mask, colour, runs
 
-from stan_jax.data import segmentations, youtube_vis
+from stan_jax.annotations import youtube_vis
 from stan_jax.errors import InputError
+from stan_jax.masks import segmentations
+from tests.tiny_sets import box_mask, colour, runs
 
 MASKS = arrays.arrays(
     bool, st.tuples(st.integers(1, 9), st.integers(1, 9)), elements=st.booleans()

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from stan_jax.data import youtube_vis
-from stan_jax.data.youtube_vis import Dataset
+from stan_jax.annotations import youtube_vis
+from stan_jax.annotations.youtube_vis import Dataset
 from stan_jax.errors import InputError
 
 
@@ -22,7 +22,7 @@ def load(annotations: str | Path, frames: str | Path) -> Dataset:
         rule = "is a folder: name the json in it, or a folder prepared as TFDS"
         raise InputError(annotations, "", rule)
     try:
-        from stan_jax.data import tfds_youtube_vis
+        from stan_jax.loading import tfds_youtube_vis
     except ImportError as error:
         rule = f"a folder needs `pip install -e '.[tfds]'`: {error}"
         raise InputError(annotations, "", rule) from None

@@ -10,8 +10,9 @@ import pytest
 from PIL import Image
 
 from stan_jax import errors
-from stan_jax.data import scene, shapes, weather, youtube_vis
+from stan_jax.annotations import youtube_vis
 from stan_jax.errors import InputError
+from stan_jax.shapes import generate, scene, weather
 
 SMALL: dict[str, Any] = dict(
     seed=3, train_videos=4, val_videos=2, frames=6, val_frames=3, height=48, width=80
@@ -19,7 +20,7 @@ SMALL: dict[str, Any] = dict(
 
 
 def _generate(folder: Path, **changes: Any) -> None:
-    shapes.generate(folder, **(SMALL | changes))
+    generate.generate(folder, **(SMALL | changes))
 
 
 @pytest.fixture(scope="module")
@@ -40,12 +41,12 @@ def small_hard(tmp_path_factory) -> Path:
 def demo(tmp_path_factory) -> Path:
     """The set of `make demo`, by its command."""
     folder = tmp_path_factory.mktemp("demo") / "set"
-    shapes.main([f"--out={folder}"])
+    generate.main([f"--out={folder}"])
     return folder
 
 
 def _files(folder: Path) -> dict[str, bytes]:
-    paths = (p for p in folder.rglob("*") if p.is_file() and p.name != shapes.STAMP)
+    paths = (p for p in folder.rglob("*") if p.is_file() and p.name != generate.STAMP)
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(paths)}
 
 
@@ -95,7 +96,7 @@ def test_splits_and_frames_are_all_different(tmp_path):
 def test_hard_keeps_labels_and_part_of_the_frames(small, small_hard):
     clean, hard = _files(small), _files(small_hard)
     assert clean.keys() == hard.keys()
-    for name in (f"{split}/instances.json" for split in shapes.SPLITS):
+    for name in (f"{split}/instances.json" for split in generate.SPLITS):
         assert clean[name] == hard[name]
     pictures = [name for name in clean if name.endswith(".jpg")]
     spoilt = [name for name in pictures if clean[name] != hard[name]]
@@ -237,7 +238,7 @@ def test_film_shows_what_its_ids_say():
                 assert np.median(gap[film.ids[t] > 0]) > 40
 
 
-@pytest.mark.parametrize("split", shapes.SPLITS)
+@pytest.mark.parametrize("split", generate.SPLITS)
 def test_labels_fit_their_masks_which_never_overlap(demo, split):
     content = _read(demo, split)
     sizes = {v["id"]: (v["length"], v["height"], v["width"]) for v in content["videos"]}
@@ -338,7 +339,7 @@ def test_generate_refuses_folders_of_other_content(small, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["letter.txt"]
     with pytest.raises(InputError, match=r"shapes.json.*another set"):
         _generate(small, hard=True)
-    (tmp_path / "letter.txt").rename(tmp_path / shapes.STAMP)
+    (tmp_path / "letter.txt").rename(tmp_path / generate.STAMP)
     with pytest.raises(InputError, match=r"shapes.json.*json file"):
         _generate(tmp_path)
 
@@ -365,4 +366,4 @@ def test_command_ends_with_a_message_on_a_broken_rule(tmp_path):
         pytest.raises(SystemExit, match="^error: .*empty folder"),
         errors.as_messages(),
     ):
-        shapes.main([f"--out={tmp_path}"])
+        generate.main([f"--out={tmp_path}"])

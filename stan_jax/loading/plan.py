@@ -14,9 +14,9 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Int
 
-from stan_jax.data import clips
-from stan_jax.data.youtube_vis import Dataset, Track, Video
+from stan_jax.annotations.youtube_vis import Dataset, Track, Video
 from stan_jax.errors import InputError
+from stan_jax.loading import clips
 
 
 class Item(NamedTuple):

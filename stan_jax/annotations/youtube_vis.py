@@ -19,9 +19,9 @@ from jaxtyping import Bool, Float32, UInt8
 from PIL import Image
 
 from stan_jax import json_stream
-from stan_jax.data import segmentations
-from stan_jax.data.segmentations import RLE
 from stan_jax.errors import InputError
+from stan_jax.masks import segmentations
+from stan_jax.masks.segmentations import RLE
 
 _TAILS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}  # how a whole file ends
 

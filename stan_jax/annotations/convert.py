@@ -15,8 +15,9 @@ from jaxtyping import Bool, Float, Int
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from stan_jax.data import segmentations, youtube_vis
+from stan_jax.annotations import youtube_vis
 from stan_jax.errors import InputError
+from stan_jax.masks import segmentations
 
 MOTS_CLASSES = {1: "car", 2: "pedestrian"}
 MOTS_IGNORE = 10_000  # a region that counts for nobody: class 10, a crowd

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stan_jax.data import shapes, youtube_vis
+from stan_jax.annotations import youtube_vis
 from stan_jax.errors import InputError
+from stan_jax.shapes import generate
 
-tfds_youtube_vis = pytest.importorskip("stan_jax.data.tfds_youtube_vis")
+tfds_youtube_vis = pytest.importorskip("stan_jax.loading.tfds_youtube_vis")
 
 HW = (48, 80)
 SIZES: dict[str, Any] = dict(height=HW[0], width=HW[1])
@@ -23,7 +24,7 @@ SIZES: dict[str, Any] = dict(height=HW[0], width=HW[1])
 def sources(tmp_path_factory) -> dict[str, youtube_vis.Dataset]:
     """The shapes, and a file with all that is odd: see `_odd`."""
     folder = tmp_path_factory.mktemp("json")
-    shapes.generate(
+    generate.generate(
         folder / "a", seed=5, train_videos=3, val_videos=2, frames=4, **SIZES
     )
     _odd(folder / "a/val/instances.json")
@@ -125,7 +126,7 @@ def test_load_names_what_is_missing(prepared, tmp_path):
     ],
 )
 def test_prepare_writes_nothing_for_a_bad_frame(tmp_path, spoil, rule):
-    shapes.generate(
+    generate.generate(
         tmp_path / "in", seed=5, train_videos=1, val_videos=1, frames=3, **SIZES
     )
     folder = tmp_path / "in/train"
@@ -140,7 +141,8 @@ def test_prepare_and_load_do_not_import_tensorflow(sources, tmp_path):
     paths = [str(p) for p in (sources["val"].path, sources["val"].frames_dir, tmp_path)]
     code = """
 import sys
-from stan_jax.data import tfds_youtube_vis, youtube_vis
+from stan_jax.loading import tfds_youtube_vis
+from stan_jax.annotations import youtube_vis
 annotations, frames, out = sys.argv[1:]
 tfds_youtube_vis.prepare(out, {"val": youtube_vis.load(annotations, frames)})
 stored = tfds_youtube_vis.load(out, "val")

@@ -15,7 +15,8 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from stan_jax.errors import InputError
-from stan_jax.training import checkpoint, optimizer
+from stan_jax.pretrained import checkpoint
+from stan_jax.training import optimizer
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -271,7 +272,7 @@ def test_save_that_meets_a_full_disk_half_way_leaves_nothing(run, monkeypatch):
 FULL_DISK = """
     import jax, jax.numpy as jnp, os
     from stan_jax.errors import InputError
-    from stan_jax.training import checkpoint
+    from stan_jax.pretrained import checkpoint
     run = checkpoint.Checkpoints("{folder}/run")
     noise = lambda n: {{"w": jax.random.normal(jax.random.key(0), (n, 1000))}}
     run.save(1, noise(10), {{}})
@@ -307,7 +308,7 @@ def test_save_survives_a_disk_that_is_really_full(tmp_path):
 
 KILLED = """
     import jax.numpy as jnp
-    from stan_jax.training import checkpoint
+    from stan_jax.pretrained import checkpoint
     run = checkpoint.Checkpoints("{folder}", keep_last=2)
     found = run.restore({{"a": jnp.zeros((200, 500)), "b": jnp.zeros(3)}})
     step = found[2] if found else 0

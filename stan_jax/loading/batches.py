@@ -14,9 +14,10 @@ import grain
 import numpy as np
 from jaxtyping import Bool, Int, UInt8
 
-from stan_jax.data import clips, plan, youtube_vis
-from stan_jax.data.youtube_vis import Dataset, Track, Video
+from stan_jax.annotations import youtube_vis
+from stan_jax.annotations.youtube_vis import Dataset, Track, Video
 from stan_jax.errors import InputError
+from stan_jax.loading import clips, plan
 from stan_jax.types import Pair
 
 

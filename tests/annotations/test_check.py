@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from stan_jax.annotations import check
 from stan_jax.commands import main
-from stan_jax.data import check
 
 HW = 12, 16
 

@@ -1,6 +1,6 @@
 """How the demo dataset is made: YouTube-VIS 2019 files of moving shapes, from a seed.
 
-    python -m stan_jax.data.shapes --out=DIR [--hard]
+    python -m stan_jax.shapes --out=DIR [--hard]
 
 DIR/{train,val}/JPEGImages/<video>/<00000>.jpg and DIR/{train,val}/instances.json.
 Video number i depends on the seed, its split, its length and size alone.
@@ -16,10 +16,9 @@ import numpy as np
 from jaxtyping import Bool, Int
 from PIL import Image
 
-from stan_jax import errors
-from stan_jax.data import scene, weather
 from stan_jax.errors import InputError
 from stan_jax.files import replacing
+from stan_jax.shapes import scene, weather
 
 SPLITS = ("train", "val")
 LABELS = "instances.json"
@@ -229,8 +228,3 @@ def _show(done: int, total: int) -> None:
         return
     end = "\n" if done == total else ""
     print(f"\rshapes: video {done}/{total}", end=end, file=sys.stderr, flush=True)
-
-
-if __name__ == "__main__":
-    with errors.as_messages():
-        main()

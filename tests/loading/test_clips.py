@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny_sets import box_mask
 
-from stan_jax.data import clips
+from stan_jax.loading import clips
+from tests.tiny_sets import box_mask
 
 SIDES = st.integers(1, 3000)
 
