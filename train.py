@@ -27,13 +27,20 @@ from stan_jax.annotations.youtube_vis import Dataset, Video
 from stan_jax.errors import InputError
 from stan_jax.files import replacing
 from stan_jax.loading import batches, sources
-from stan_jax.model.stan import STAN, architecture, frozen_paths
-from stan_jax.pretrained import backbones, detectors, store
+from stan_jax.model import parameters
+from stan_jax.model.build import build
+from stan_jax.model.parameters import Parameters
+from stan_jax.model.stan import Thresholds
+from stan_jax.pretrained import record
 from stan_jax.pretrained.checkpoint import Checkpoints
+from stan_jax.pretrained.record import Record
+from stan_jax.pretrained.start import start
+from stan_jax.tracking.tracker import FrameTracks, Program, Tracker
 from stan_jax.training import mesh as meshes
 from stan_jax.training import optimizer, train_step
-from stan_jax.training.losses import Sampling
+from stan_jax.training.losses import LossKinds, Sampling
 from stan_jax.training.metrics import MetricWriter
+from stan_jax.training.train_step import TrainState
 from stan_jax.video import overlay, progress
 
 config_flags.DEFINE_config_file("config", None, "What to train.", lock_config=True)
@@ -55,117 +62,63 @@ def main(argv: list[str]) -> None:
     meshes.check_batch(config.data.batch, mesh)
 
     # ---- input: everything that can be wrong with the files is found here
-    train = config.data.train
-    datasets = [
-        (sources.load(annotations, frames), weight)
-        for annotations, frames, weight in (
-            (train.annotations, train.frames, 1.0),
-            *config.data.extra,
-        )
-    ]
-    for dataset, _ in datasets:
-        youtube_vis.check_frames(dataset)
-    gap = config.data.gap
-    iterator = batches.pairs(
-        datasets,
-        batch=config.data.batch,
-        canvas=config.data.canvas,
-        gap=int(gap) if gap.isdigit() else gap,
-        flip=config.data.flip,
-        seed=config.seed,
-        max_objects=config.data.max_objects,
-        scales_hw=config.data.train_scales_hw,
-        num_threads=config.data.num_threads,
-    )
+    datasets, val = load_sets(config)
     categories = [c.name for c in datasets[0][0].categories]
-    val = None
-    if config.run.eval_every:
-        val = youtube_vis.load(config.data.val.annotations, config.data.val.frames)
-        youtube_vis.check_frames(val)
-        check_scored(val, categories)
+    iterator = make_batches(datasets, config)
 
     # ---- model and optimizer
-    model = STAN(
+    ours = record.from_config(config.to_dict(), categories, config.init_from)
+    model = build(
         num_classes=len(categories), **config.model, rngs=nnx.Rngs(config.seed)
     )
-    parts = train_step.split(model)
-    rule = optimizer.build(parts.params, **config.optim, frozen=frozen_paths(model))
-    count = sum(x.size for x in jax.tree.leaves(parts.params))
+    structure, fresh = parameters.split(model)
+    tx = optimizer.build(fresh.params, **config.optim, frozen=model.frozen_paths)
+    program = Program(structure, fresh, ours.settings)
+    count = sum(x.size for x in jax.tree.leaves(fresh.params))
     pairs = sum(batches.num_pairs(dataset) for dataset, _ in datasets)
     print(f"{count:,} parameters, {len(categories)} classes, {pairs:,} training frames")
-    print(
-        f"{mesh.devices.size} x {jax.devices()[0].device_kind}, jax {jax.__version__}"
-    )
-    tracker = inference.Tracker(
-        model,
-        canvas=config.data.canvas,
-        scale_hw=config.data.scale_hw,
-        dtype=config.run.dtype,
-        **config.tracking,
-    )
-    # What an evaluation tracks with is set there; the run does not keep this beside it.
-    tracker.params = tracker.frozen = {}
-    del model
+    print(f"{mesh.size} x {jax.devices()[0].device_kind}, jax {jax.__version__}")
 
-    # ---- where the parameters come from; the first that applies wins
-    # 1. a checkpoint in the workdir  2. init_from  3. backbone_from  4. the seed
+    # ---- where the parameters come from: the workdir's own checkpoint, or `start`
     checkpoints = Checkpoints(
         workdir / "checkpoints",
         keep_last=config.run.keep_checkpoints,
         best="AP",
-        fingerprint=architecture(config.model.to_dict(), categories),
+        record=record.to_json(ours),
     )
-    params, frozen = parts.params, parts.frozen
-    if checkpoints.latest is None and config.init_from:
-        # A baseline may start a STAN: its attention then begins with gamma = 0.
-        table, lines = store.begin(
-            config.init_from,
-            detectors.flat({"params": params, "frozen": frozen}),
-            architecture(config.model.to_dict(), categories),
-            force=config.init_force,
-        )
-        params, frozen = (
-            detectors.nested(table, tree, f"{name}/")
-            for name, tree in (("params", params), ("frozen", frozen))
-        )
-        print("\n".join(lines))
-    elif checkpoints.latest is None and config.backbone_from:
-        params["backbone"], frozen["backbone"] = backbones.load(
-            config.backbone_from,
-            params["backbone"],
-            frozen.get("backbone", {}),
-            kind=config.model.backbone,
-            caffe=config.model.backbone_args.get("caffe", False),
-        )
-    elif checkpoints.latest is None and config.model.norm == "frozen_batch":
-        advice = (
-            "'frozen_batch' stands on a trained backbone: name backbone_from or"
-            " init_from, or train from scratch with --config=configs/NAME.py:scratch"
-        )
-        raise InputError("model.norm", "", advice)
-    state = train_step.start(params, rule)
-    state, frozen = meshes.replicate((state, frozen), mesh)
-    if found := checkpoints.restore(saved(state, frozen)):
+    begun = fresh
+    if checkpoints.latest is None:
+        how = dict(only=config.init_only, force=config.init_force)
+        begun, lines = start(config.init_from, fresh, ours, **how)
+        for line in lines:
+            print(line)
+    state = train_step.start(begun.params, tx)
+    state, statistics = meshes.replicate((state, begun.statistics), mesh)
+    found = checkpoints.restore(
+        saved(state, statistics), check=partial(require_same_run, workdir, ours)
+    )
+    if found:
         tree, position, step = found
-        frozen = tree.pop("frozen")
-        state = train_step.TrainState(**tree)
+        statistics = tree.pop("statistics")
+        state = TrainState(**tree)
         iterator.set_state(position)
         print(f"resumed at step {step} from {checkpoints.folder}")
-    # The parameters before the first update are not kept: those of the state count.
-    parts = parts._replace(params={}, frozen=frozen)
-    del params, frozen, found
+    del model, fresh, begun, found  # those of the state count from here on
 
     # Not earlier: a workdir that refuses this config keeps its own.
     note_config(workdir / "config.json", config)
 
     # ---- the loop
     update = train_step.make_train_step(
-        parts,
-        rule,
+        structure,
+        statistics,
+        tx,
         mesh,
         seed=config.seed,
         loss_weights=config.loss.weights.to_dict(),
+        thresholds=Thresholds(**config.thresholds),
         sampling=Sampling(**config.loss.sampling),
+        kinds=LossKinds(**config.loss.kinds),
         dtype=config.run.dtype,
     )
     first, last = int(state.step) + 1, config.optim.steps
@@ -187,10 +140,9 @@ def main(argv: list[str]) -> None:
                 )
                 clock = time.monotonic()
             stop = signals.received
-            over = step == last or stop
             every = config.run.eval_every
             scored = val is not None and not stop and (step == last or not step % every)
-            saves = over or scored or step % config.run.save_every == 0
+            saves = step == last or stop or scored or step % config.run.save_every == 0
             figures = None
             # A checkpoint ends a mean: what it holds was found finite, and a run that
             # was killed writes the same lines when it goes on.
@@ -209,23 +161,18 @@ def main(argv: list[str]) -> None:
             scores = None
             if scored:
                 # Through the host: tracking runs on one device.
-                host = jax.device_get((state.params, parts.frozen))
-                first_device = mesh.devices.flat[0]
-                tracker.params, tracker.frozen = jax.device_put(host, first_device)
+                host = jax.device_get(Parameters(state.params, statistics))
+                values = jax.device_put(host, mesh.devices.flat[0])
+                tracker = Tracker(program, values, categories)
                 examples = Examples(val, config.run.overlay_score)
-                watch = partial(watch_out, signals, examples)
-                results = workdir / "val_results.json"
-                try:
-                    scores = inference.evaluate(tracker, val, results, watch=watch)
-                except Stopped:
-                    stop = signals.received
-                else:
+                scores = validate(tracker, val, workdir, signals, examples)
+                if scores is not None:
                     writer.scalars(step, {f"val/{k}": v for k, v in scores.items()})
                     writer.images(step, examples.images)
                     bar.line(f"step {step}/{last}  val  {progress.show(scores)}")
-                clock = time.monotonic()
+                stop, clock = signals.received, time.monotonic()
             if saves:
-                tree = saved(state, parts.frozen)
+                tree = saved(state, statistics)
                 checkpoints.save(step, tree, iterator.get_state(), scores)
             if stop:
                 bar.line(f"stopped by {stop}; step {step} is saved, run again to go on")
@@ -234,11 +181,62 @@ def main(argv: list[str]) -> None:
     checkpoints.close()
 
 
-def saved(state: train_step.TrainState, frozen: dict) -> dict:
+def load_sets(
+    config: ConfigDict,
+) -> tuple[list[tuple[Dataset, float]], Dataset | None]:
+    """Return the training sets with their weights, and the one to score on, if any."""
+    train = config.data.train
+    datasets = [
+        (sources.load(annotations, frames), weight)
+        for annotations, frames, weight in (
+            (train.annotations, train.frames, 1.0),
+            *config.data.extra,
+        )
+    ]
+    for dataset, _ in datasets:
+        youtube_vis.check_frames(dataset)
+    if not config.run.eval_every:
+        return datasets, None
+    val = youtube_vis.load(config.data.val.annotations, config.data.val.frames)
+    youtube_vis.check_frames(val)
+    require_scorable(val, [c.name for c in datasets[0][0].categories])
+    return datasets, val
+
+
+def make_batches(datasets: list[tuple[Dataset, float]], config: ConfigDict) -> Any:
+    """Return the endless batches of training pairs."""
+    data = config.data
+    return batches.pairs(
+        datasets,
+        batch=data.batch,
+        canvas=data.canvas,
+        gap=int(data.gap) if data.gap.isdigit() else data.gap,
+        flip=data.flip,
+        seed=config.seed,
+        max_objects=data.max_objects,
+        scales_hw=data.train_scales_hw,
+        num_threads=data.num_threads,
+    )
+
+
+def require_same_run(workdir: Path, ours: Record, content: dict[str, Any]) -> None:
+    """Raise InputError where the checkpoint of a workdir is of another run.
+
+    content: the record in the checkpoint, see `record.read`.
+    """
+    theirs = record.read(workdir, content)
+    record.require_same(workdir, theirs, ours)
+    if ours.origin and ours.origin != theirs.origin:
+        started = f"from {theirs.origin}" if theirs.origin else "from a seed"
+        rule = f"has begun {started}, not from {ours.origin}"
+        raise InputError(workdir, "init_from", f"{rule}: name another --workdir")
+
+
+def saved(state: TrainState, statistics: dict) -> dict:
     """Return what a checkpoint holds of a run."""
     return {
         "params": state.params,
-        "frozen": frozen,
+        "statistics": statistics,
         "opt": state.opt,
         "step": state.step,
     }
@@ -256,25 +254,25 @@ def finite_means(pending: list[dict], step: int) -> dict[str, float]:
 
 
 def check_settings(config: ConfigDict) -> None:
-    """Nothing. Raises: InputError for what would else fail late or without a name."""
+    """Raise InputError for what would else fail late or without a name."""
     run = config.run
-    for name, least in (
+    for name, minimum in (
         ("log_every", 1),
         ("save_every", 1),
         ("eval_every", 0),
         ("keep_checkpoints", 1),
         ("cpu_devices", 1),
     ):
-        if run[name] < least:
-            rule = f"must be at least {least}, is {run[name]}"
+        if run[name] < minimum:
+            rule = f"must be at least {minimum}, is {run[name]}"
             raise InputError(f"run.{name}", "", rule)
 
 
 def note_config(path: Path, config: ConfigDict) -> None:
-    """Nothing; `path` holds the config. What a resumed run changes is printed."""
+    """Write the config to `path`; print what a resumed run changes in it."""
     new = config.to_json_best_effort(indent=2)
     old = path.read_text() if path.is_file() else new
-    before, now = (flags_of(json.loads(text)) for text in (old, new))
+    before, now = (flags_of(record.modern(json.loads(text))) for text in (old, new))
     for name in sorted(before.keys() | now.keys()):
         if before.get(name) != now.get(name):
             print(f"changed since: {name} from {before.get(name)} to {now.get(name)}")
@@ -291,8 +289,8 @@ def flags_of(tree: dict, prefix: str = "config") -> dict[str, Any]:
     return flat
 
 
-def check_scored(val: Dataset, categories: list[str]) -> None:
-    """Nothing. Raises: InputError where val cannot be scored by such a model."""
+def require_scorable(val: Dataset, categories: list[str]) -> None:
+    """Raise InputError where val cannot be scored by such a model."""
     if not val.annotated:
         rule = "must have 'annotations' to be scored; or set run.eval_every=0"
         raise InputError(val.path, "", rule)
@@ -310,13 +308,12 @@ class Examples:
         self._names = [category.name for category in dataset.categories]
         self._ids = {video.id for video in dataset.videos[:3]}
 
-    def add(self, video: Video, frame: inference.FrameTracks) -> None:
-        """Nothing; the frame is drawn if it is one of the chosen."""
+    def add(self, video: Video, frame: FrameTracks) -> None:
+        """Draw the frame if it is one of the chosen."""
         if video.id in self._ids and frame.index == len(video.file_names) // 2:
             image = youtube_vis.read_frame(self._dataset, video, frame.index)
-            rows = inference.sure_of(frame, self._score)
             self.images[f"val/{video.name}"] = overlay.picture_of(
-                image, self._names, **rows
+                image, self._names, **frame.above(self._score).arrays()
             )
 
 
@@ -343,14 +340,27 @@ class Signals:
         signal.signal(number, self._old[signal.Signals(number)])
 
 
+def validate(
+    tracker: Tracker, val: Dataset, workdir: Path, signals: Signals, examples: Examples
+) -> dict[str, float] | None:
+    """Return the official numbers on the val set; None if a signal came meanwhile."""
+    watch = partial(watch_out, signals, examples)
+    try:
+        return inference.evaluate(
+            tracker, val, workdir / "val_results.json", watch=watch
+        )
+    except Stopped:
+        return None
+
+
 class Stopped(Exception):
     """A signal came during an evaluation."""
 
 
 def watch_out(
-    signals: Signals, examples: Examples, video: Video, frame: inference.FrameTracks
+    signals: Signals, examples: Examples, video: Video, frame: FrameTracks
 ) -> None:
-    """Nothing; sees each frame of an evaluation. Raises: Stopped after a signal."""
+    """See each frame of an evaluation. Raises: Stopped after a signal."""
     if signals.received:
         raise Stopped
     examples.add(video, frame)

@@ -1,20 +1,49 @@
-"""Which settings belong together because published weights were trained with them.
+"""Settings that belong together because published weights were trained with them.
 
 `original` is youtubevos/MaskTrackRCNN, `openmmlab` mmdet 3 and mmtracking (and, but for
 what it trains with, detectron2), `torchvision` its Mask R-CNN. Source: masktrack_rcnn,
 mmdet and torchvision as published; CHOICES.md says where we differ.
 """
 
-from collections.abc import Mapping
-from typing import Any
+from typing import NamedTuple
 
 from stan_jax.errors import InputError
-from stan_jax.model.stan import Conventions
+from stan_jax.model.stan import Conventions, Thresholds
+from stan_jax.tracking.memory import Association, MatchWeights
+from stan_jax.training.losses import LossKinds, Sampling
 
-PRESETS: dict[str, dict[str, dict[str, Any]]] = {
-    "original": dict(
-        model=dict(
-            background_columns=True,
+MATCH_COEFF = MatchWeights(score=1.0, iou=2.0, label=10.0)
+
+
+class Preset(NamedTuple):
+    """What a published code does with its weights.
+
+    background_columns: see `build.assemble`. slots, legacy_paste: see
+    `tracker.Settings`.
+    """
+
+    conventions: Conventions
+    background_columns: bool
+    thresholds: Thresholds
+    sampling: Sampling
+    kinds: LossKinds
+    association: Association
+    slots: int
+    legacy_paste: bool
+
+
+PRESETS = {
+    "original": Preset(
+        conventions=Conventions(
+            anchors="legacy",
+            least_side=1.0,
+            aligned=False,
+            sampling=2,
+            min_size=0.0,
+            embed_relu=False,
+        ),
+        background_columns=True,
+        thresholds=Thresholds(
             pre_nms=200,
             proposals=200,
             rpn_nms=0.7,
@@ -22,34 +51,42 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             box_nms=0.5,
             detections=10,
             nms_candidates=8000,
-            conventions=dict(
-                anchors="legacy",
-                least_side=1.0,
-                aligned=False,
-                sampling=2,
-                min_size=0.0,
-                embed_relu=False,
-            ),
         ),
-        sampling=dict(
+        sampling=Sampling(
+            anchors=64,
+            positive_anchors=32,
+            rois=128,
+            positive_rois=32,
             border=0,
             padded=False,
+        ),
+        kinds=LossKinds(
             rpn_beta=1 / 9,
             box_beta=1.0,
             mask_cells="legacy",
+            rpn_class=None,
             match_known=False,
         ),
-        tracking=dict(
-            slots=64,  # without end there, as below
+        association=Association(
+            weights=MATCH_COEFF,
             update_labels=False,
             expire_after=None,
             share_ids=False,
-            legacy_paste=True,
         ),
+        slots=64,  # without end there, as below
+        legacy_paste=True,
     ),
-    "openmmlab": dict(
-        model=dict(
-            background_columns=False,
+    "openmmlab": Preset(
+        conventions=Conventions(
+            anchors="plain",
+            least_side=0.0,
+            aligned=True,
+            sampling=0,
+            min_size=None,
+            embed_relu=True,
+        ),
+        background_columns=False,
+        thresholds=Thresholds(
             pre_nms=200,
             proposals=200,
             rpn_nms=0.7,
@@ -57,34 +94,42 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             box_nms=0.5,
             detections=100,
             nms_candidates=8000,
-            conventions=dict(
-                anchors="plain",
-                least_side=0.0,
-                aligned=True,
-                sampling=0,
-                min_size=None,
-                embed_relu=True,
-            ),
         ),
-        sampling=dict(
+        sampling=Sampling(
+            anchors=64,
+            positive_anchors=32,
+            rois=128,
+            positive_rois=32,
             border=-1,
             padded=True,
+        ),
+        kinds=LossKinds(
             rpn_beta=0.0,
             box_beta=0.0,
             mask_cells="adaptive",
+            rpn_class=None,
             match_known=True,
         ),
-        tracking=dict(
-            slots=256,
+        association=Association(
+            weights=MATCH_COEFF,
             update_labels=True,
             expire_after=20,
             share_ids=True,
-            legacy_paste=False,
         ),
+        slots=256,
+        legacy_paste=False,
     ),
-    "torchvision": dict(
-        model=dict(
-            background_columns=False,
+    "torchvision": Preset(
+        conventions=Conventions(
+            anchors="rounded",
+            least_side=0.0,
+            aligned=False,
+            sampling=2,
+            min_size=None,
+            embed_relu=False,
+        ),
+        background_columns=False,
+        thresholds=Thresholds(
             pre_nms=1000,
             proposals=1000,
             rpn_nms=0.7,
@@ -92,69 +137,58 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             box_nms=0.5,
             detections=100,
             nms_candidates=8000,
-            conventions=dict(
-                anchors="rounded",
-                least_side=0.0,
-                aligned=False,
-                sampling=2,
-                min_size=None,
-                embed_relu=False,
-            ),
         ),
-        sampling=dict(
+        sampling=Sampling(
+            anchors=64,
+            positive_anchors=32,
+            rois=128,
+            positive_rois=32,
             border=-1,
             padded=True,
+        ),
+        kinds=LossKinds(
             rpn_beta=1 / 9,
             box_beta=1 / 9,
             mask_cells="adaptive",
+            rpn_class=None,
             match_known=False,
         ),
-        tracking=dict(
-            slots=256,
+        association=Association(
+            weights=MATCH_COEFF,
             update_labels=False,
             expire_after=None,
             share_ids=False,
-            legacy_paste=False,
         ),
+        slots=256,
+        legacy_paste=False,
     ),
 }
 
 
-def apply(config: Any, name: str) -> None:
-    """Nothing; `config` has the preset's settings, each to be changed at will later.
-
-    config: of a training run, e.g. a ConfigDict.
+def get(name: str) -> Preset:
+    """Return a preset by name.
 
     Raises: InputError for a name that is no preset.
     """
     if name not in PRESETS:
         rule = f"must be one of {', '.join(PRESETS)}, is '{name}'"
         raise InputError("preset", "", rule)
-    for part, settings in PRESETS[name].items():
-        target = config.loss.sampling if part == "sampling" else config[part]
-        for key, value in settings.items():
-            target[key] = value
+    return PRESETS[name]
 
 
-def name_of(conventions: Mapping[str, Any] | None) -> str:
+def name_of(conventions: Conventions) -> str:
     """Return the preset with these conventions, or how they are called without one."""
     for name, preset in PRESETS.items():
-        if _whole(preset["model"]["conventions"]) == _whole(conventions):
+        if preset.conventions == conventions:
             return name
-    return "none" if _whole(conventions) == Conventions() else "no known preset"
+    return "none" if conventions == Conventions() else "no known preset"
 
 
-def difference(
-    theirs: Mapping[str, Any] | None, ours: Mapping[str, Any] | None
-) -> list[str]:
+def difference(theirs: Conventions, ours: Conventions) -> list[str]:
     """Return, as sentences, where two models would read the same parameters apart."""
-    sides = _whole(theirs)._asdict(), _whole(ours)._asdict()
+    mine = ours._asdict()
     return [
-        f"conventions.{key} was {value}, is {sides[1][key]}"
-        for key, value in sides[0].items()
-        if value != sides[1][key]
+        f"conventions.{key} was {value}, is {mine[key]}"
+        for key, value in theirs._asdict().items()
+        if value != mine[key]
     ]
-
-
-def _whole(conventions: Mapping[str, Any] | None) -> Conventions:
-    return Conventions(**(conventions or {}))

@@ -1,4 +1,4 @@
-"""Which records cross file borders, and which letter is which axis.
+"""Records that cross file borders, and the letters of their axes.
 
     b videos or clips            t frames of a video
     h w feature cells            fh fw frame pixels (the canvas)
@@ -62,6 +62,7 @@ class Tracks(NamedTuple):
     valid: Bool[Array, " n"]  # false: empty row, or lost a contested track
     masks: Float[Array, "n p p"]
     ids: Int[Array, " n"]  # track identity, counted from 0 within a video
+    evicted: Int[Array, ""]  # tracks that a full queue has dropped up to this frame
 
 
 class MemoryQueue(NamedTuple):

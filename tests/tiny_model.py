@@ -7,7 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from stan_jax.model.stan import STAN
+from stan_jax.model import build as builder
+from stan_jax.model import parameters
+from stan_jax.model.stan import STAN, Thresholds
+from stan_jax.tracking.memory import Association, MatchWeights
+from stan_jax.tracking.tracker import Program, Settings, Tracker
 
 CANVAS = (64, 96)
 SETTINGS: dict[str, Any] = dict(
@@ -22,6 +26,8 @@ SETTINGS: dict[str, Any] = dict(
     mask_channels=8,
     mask_depth=1,
     embed_channels=8,
+)
+THRESHOLDS = Thresholds(
     pre_nms=24,
     proposals=16,
     rpn_nms=0.7,
@@ -30,20 +36,37 @@ SETTINGS: dict[str, Any] = dict(
     detections=6,
     nms_candidates=40,
 )
-
-
-TRACKING: dict[str, Any] = dict(
+MATCH_COEFF = MatchWeights(score=1.0, iou=2.0, label=10.0)
+ASSOCIATION = Association(
+    weights=MATCH_COEFF, update_labels=False, expire_after=None, share_ids=False
+)
+TRACKING = Settings(
     canvas=CANVAS,
     scale_hw=CANVAS,
     clip_length=3,
     slots=8,
-    weights=dict(score=1.0, iou=2.0, label=10.0),
+    first_frame="self",
+    legacy_paste=False,
+    dtype="float32",
+    association=ASSOCIATION,
+    thresholds=THRESHOLDS,
 )
+
+
+def plain(seed=0, **changes) -> STAN:
+    """The model as it is built."""
+    return builder.build(**(SETTINGS | changes), rngs=nnx.Rngs(seed))
+
+
+def tracker(model, settings=TRACKING, categories=("cat", "dog", "cow")) -> Tracker:
+    """A tracker with the parameters of a model."""
+    structure, values = parameters.split(model)
+    return Tracker(Program(structure, values, settings), values, categories)
 
 
 def build(seed=0, **changes):
     """A model whose untrained heads are loud enough to detect and to tell apart."""
-    model = STAN(**(SETTINGS | changes), rngs=nnx.Rngs(seed))
+    model = plain(seed, **changes)
     for layer, factor in (
         (model.rpn.logits, 100.0),
         (model.rpn.deltas, 10.0),

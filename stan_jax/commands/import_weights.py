@@ -30,7 +30,7 @@ def run(args: argparse.Namespace) -> None:
     from stan_jax.pretrained import detectors, store
 
     found = detectors.load(args.checkpoint, args.family)
-    categories = store.categories(args.classes, found)
+    categories = detectors.class_list(args.classes, found)
     store.save(args.out, args.checkpoint, found, categories)
     for line in store.report(found, categories):
         print(line)

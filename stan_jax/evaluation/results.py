@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
-from pycocotools import mask as coco_mask
+from jaxtyping import Float, Int
 
 from stan_jax.errors import InputError
 from stan_jax.evaluation.video_ap import FoundTrack
 from stan_jax.files import replacing
-from stan_jax.masks import run_lengths
+from stan_jax.masks import codec, run_lengths
+from stan_jax.masks.codec import RLE
 
 
 class TrackResult(NamedTuple):
@@ -26,27 +26,26 @@ class TrackResult(NamedTuple):
 
     score: float
     category_id: int  # of the annotation file, not 0..k-1
-    segmentations: list[dict | None]  # one per frame; None = out of sight
+    segmentations: dict[int, RLE]  # by frame; where absent, it is out of sight
 
-
-def rle(mask: Bool[np.ndarray, "fh fw"]) -> dict:
-    """Compressed COCO run lengths of a mask: {"size": [h, w], "counts": str}."""
-    code = coco_mask.encode(np.asfortranarray(mask.view(np.uint8)))
-    return {"size": list(mask.shape), "counts": code["counts"].decode("ascii")}
+    def dense(self, length: int) -> list[RLE | None]:
+        """Return one entry for each frame of a video of this length."""
+        return [self.segmentations.get(t) for t in range(length)]
 
 
 class TrackBuilder:
-    """Gathers one video frame by frame; keeps run lengths, never masks.
+    """Gathers the tracks of one video frame by frame; keeps run lengths, never masks.
 
-    length: frames of the video. category_ids: id in the file of label 0, 1, ...
+    Memory grows with what is seen, not with tracks times frames.
+    category_ids: id in the file of label 0, 1, ...
     """
 
-    def __init__(self, length: int, category_ids: Sequence[int]):
-        self.length, self.category_ids = length, tuple(category_ids)
+    def __init__(self, category_ids: Sequence[int]):
+        self.category_ids = tuple(category_ids)
         self._labels: dict[int, list[int]] = {}
         self._scores: dict[int, list[float]] = {}
-        self._segmentations: dict[int, list[dict | None]] = {}
-        self._seen: set[tuple[int, int]] = set()
+        self._segmentations: dict[int, dict[int, RLE]] = {}
+        self._frame = -1
 
     def add(
         self,
@@ -54,30 +53,29 @@ class TrackBuilder:
         ids: Int[np.ndarray, " n"],
         labels: Int[np.ndarray, " n"],
         scores: Float[np.ndarray, " n"],
-        masks: Bool[np.ndarray, "n fh fw"],
-        valid: Bool[np.ndarray, " n"],
+        segmentations: Sequence[RLE],
     ) -> None:
-        """Take in what one frame shows; rows that are not `valid` are passed over.
+        """Take in what one frame shows; frames come in order.
 
-        masks: at the original size of the video.
-        Raises: ValueError for a frame outside the video, or an id twice in a frame.
+        segmentations: at the original size of the video.
+        Raises: ValueError for a frame before the last one, or an id twice in a frame.
         """
-        if not 0 <= frame_index < self.length:
-            raise ValueError(f"frame {frame_index} of a video of {self.length} frames")
-        for n in np.flatnonzero(valid):
-            track = int(ids[n])
-            if (frame_index, track) in self._seen:
-                raise ValueError(f"track {track} stands twice in frame {frame_index}")
-            self._seen.add((frame_index, track))
-            self._labels.setdefault(track, []).append(int(labels[n]))
-            self._scores.setdefault(track, []).append(float(scores[n]))
-            absent: list[dict | None] = [None] * self.length
-            segmentations = self._segmentations.setdefault(track, absent)
-            if masks[n].any():
-                segmentations[frame_index] = rle(masks[n])
+        if frame_index <= self._frame:
+            raise ValueError(f"frame {frame_index} comes after frame {self._frame}")
+        self._frame = frame_index
+        if len(set(ids.tolist())) < len(ids):
+            raise ValueError(f"a track stands twice in frame {frame_index}: {ids}")
+        columns = (ids.tolist(), labels.tolist(), scores.tolist())
+        rows = zip(*columns, segmentations, strict=True)
+        for track, label, score, rle in rows:
+            self._labels.setdefault(track, []).append(label)
+            self._scores.setdefault(track, []).append(score)
+            frames = self._segmentations.setdefault(track, {})
+            if codec.area(rle):
+                frames[frame_index] = rle
 
     def tracks(self) -> list[TrackResult]:
-        """The tracks so far, by rising id.
+        """Return the tracks so far, by rising id.
 
         Score: mean over the frames where the track was detected. Category: the label
         of most frames, the smallest on a tie.
@@ -93,14 +91,17 @@ class TrackBuilder:
                 segmentations=segmentations,
             )
             for track, segmentations in sorted(self._segmentations.items())
-            if any(segmentations)
+            if segmentations
         ]
 
 
-def found_tracks(tracks: Sequence[TrackResult]) -> list[FoundTrack]:
-    """The tracks of one video as `VideoAp` takes them: the masks need no file."""
+def found_tracks(tracks: Sequence[TrackResult], length: int) -> list[FoundTrack]:
+    """Return the tracks of one video as `VideoAp` takes them: no file is needed.
+
+    length: frames of the video.
+    """
     return [
-        FoundTrack(t.score, t.category_id, run_lengths.read(t.segmentations))
+        FoundTrack(t.score, t.category_id, run_lengths.read(t.dense(length)))
         for t in tracks
     ]
 
@@ -128,16 +129,19 @@ class ResultsWriter:
             self._file = self._stack.enter_context(open(temporary, "w"))
         return self
 
-    def add_video(self, video_id: int, tracks: list[TrackResult]) -> None:
+    def add_video(
+        self, video_id: int, tracks: list[TrackResult], *, length: int
+    ) -> None:
         """Append the tracks of one video; an empty list is fine.
 
-        Raises: ValueError for a video given twice, a score that is not finite, or
-        tracks of different lengths.
+        length: frames of the video.
+        Raises: ValueError for a video given twice, a score that is not finite, or a
+        track with a frame that the video does not have.
         """
         if video_id in self._videos:
             raise ValueError(f"video {video_id} is already in {self.path}")
-        if len({len(track.segmentations) for track in tracks}) > 1:
-            raise ValueError(f"video {video_id}: all tracks must have equal length")
+        if any(not 0 <= t < length for track in tracks for t in track.segmentations):
+            raise ValueError(f"video {video_id}: has only {length} frames")
         if not all(math.isfinite(track.score) for track in tracks):
             raise ValueError(f"video {video_id}: every score must be finite")
         self._videos.add(video_id)
@@ -147,7 +151,7 @@ class ResultsWriter:
                     "video_id": int(video_id),
                     "category_id": int(track.category_id),
                     "score": float(track.score),
-                    "segmentations": track.segmentations,
+                    "segmentations": track.dense(length),
                 }
                 self._file.write(self._separator + json.dumps(row))
                 self._separator = ",\n"

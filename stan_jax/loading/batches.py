@@ -1,4 +1,4 @@
-"""In which order training pairs and clips leave the disk, as batches of one canvas.
+"""Training pairs from disk in a fixed order, as batches of one canvas.
 
 Everything about batch i (videos, frames, flips, scales) follows from the seed and i
 alone, so the order is the same for any number of threads, processes or restarts.
@@ -6,18 +6,18 @@ alone, so the order is the same for any number of threads, processes or restarts
 
 import itertools
 import sys
-from collections.abc import Generator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import grain
 import numpy as np
-from jaxtyping import Bool, Int, UInt8
+from jaxtyping import Bool
 
 from stan_jax.annotations import youtube_vis
 from stan_jax.annotations.youtube_vis import Dataset, Track, Video
 from stan_jax.errors import InputError
 from stan_jax.loading import clips, plan
+from stan_jax.ops import canvas as canvases
 from stan_jax.types import Pair
 
 
@@ -81,7 +81,7 @@ def pairs(
     def load(number: int) -> Pair:
         items = plan.batch_items(groups, batch, seed, number)
         video = items[0].video
-        canvas_hw = clips.canvas_of(video.height, video.width, canvas)
+        canvas_hw = canvases.canvas_of(video.height, video.width, canvas)
         whole = clips.blank_pair(canvas_hw, max_objects, rows)
         for row, r in enumerate(mine):
             into = Pair(*(field[row] for field in whole))
@@ -99,50 +99,6 @@ def num_pairs(dataset: Dataset) -> int:
     return len(plan.all_items(dataset))
 
 
-def frames(
-    dataset: Dataset,
-    video: Video,
-    *,
-    canvas: tuple[int, int],
-    clip_length: int,
-    scale_hw: tuple[int, int] | None = None,
-    num_threads: int = 2,
-) -> Generator[
-    tuple[UInt8[np.ndarray, "t fh fw 3"], Int[np.ndarray, "2"], Bool[np.ndarray, " t"]],
-    None,
-    None,
-]:
-    """Yield a video in clips: frames, size inside the canvas, which are real.
-
-    canvas: landscape (height, width); a portrait video gets its transpose.
-    scale_hw: bounds of the sides; None: the canvas.
-    The last clip is filled up with zero frames that are not valid.
-    """
-    canvas_hw = clips.canvas_of(video.height, video.width, canvas)
-    size_hw = (video.height, video.width)
-    _, new_h, new_w = clips.fit(*size_hw, canvas_hw, scale_hw or canvas)
-    total = len(video.file_names)
-
-    def read(t: int) -> UInt8[np.ndarray, "h w 3"]:
-        image = youtube_vis.read_frame(dataset, video, t, max_hw=(new_h, new_w))
-        return clips.resize_frame(image, (new_h, new_w))
-
-    pool = ThreadPoolExecutor(num_threads)
-    try:
-        ahead = [pool.submit(read, t) for t in range(min(2 * clip_length, total))]
-        for start in range(0, total, clip_length):
-            clip = np.zeros((clip_length, *canvas_hw, 3), np.uint8)
-            valid = np.arange(start, start + clip_length) < total
-            for i in range(valid.sum()):
-                clip[i, :new_h, :new_w] = ahead.pop(0).result()
-            stop = start + 2 * clip_length
-            more = range(stop, min(stop + clip_length, total))
-            ahead += [pool.submit(read, t) for t in more]
-            yield clip, np.array([new_h, new_w], np.int32), valid
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
 def _load_pair(item: plan.Item, settings: _Settings, number: int, into: Pair) -> None:
     """Fill in pair `number` of the run; a generator of its own makes all its draws."""
     rng = np.random.default_rng((settings.seed, 1, number))
@@ -151,8 +107,8 @@ def _load_pair(item: plan.Item, settings: _Settings, number: int, into: Pair) ->
     flip = bool(rng.random() < settings.flip)
     scale_hw = settings.scales_hw[rng.integers(len(settings.scales_hw))]
     size_hw = (video.height, video.width)
-    canvas_hw = clips.canvas_of(*size_hw, settings.canvas)
-    _, new_h, new_w = clips.fit(*size_hw, canvas_hw, scale_hw)
+    canvas_hw = canvases.canvas_of(*size_hw, settings.canvas)
+    _, new_h, new_w = canvases.fit(*size_hw, canvas_hw, scale_hw)
     in_view = [
         track
         for track in plan.trained(video)
@@ -208,4 +164,4 @@ def _check_settings(
     for name, (holds, rule) in rules.items():
         if not holds:
             raise InputError(name, "", rule)
-    clips.check_canvas(settings.canvas, settings.scales_hw)
+    canvases.check(settings.canvas, settings.scales_hw)

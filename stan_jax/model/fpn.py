@@ -1,4 +1,4 @@
-"""How maps of four strides become one pyramid of equal channels: P2..P6."""
+"""Feature pyramid: maps of rising stride become levels of equal channels, P2..P6."""
 
 from collections.abc import Sequence
 
@@ -8,16 +8,27 @@ from jaxtyping import Array, Float
 
 from stan_jax.model.layers import XAVIER, conv
 
-STRIDES = (4, 8, 16, 32, 64)
-
 
 class FeaturePyramid(nnx.Module):
     """P2..P6 with `channels` each; P6 is every second cell of P5.
 
+    Args:
+      channels_in: of each map of the backbone.
+      channels: of each level.
+      strides: of each map of the backbone, in pixels.
     Source: Lin et al. 2017; biases, no norm, no activation as masktrack_rcnn.
     """
 
-    def __init__(self, channels_in: Sequence[int], channels: int, *, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        channels_in: Sequence[int],
+        channels: int,
+        *,
+        strides: Sequence[int],
+        rngs: nnx.Rngs,
+    ):
+        self.channels = channels
+        self.strides = (*strides, 2 * strides[-1])  # of the levels
         self.laterals = nnx.List(
             [conv(c, channels, 1, init=XAVIER, rngs=rngs) for c in channels_in]
         )

@@ -1,4 +1,4 @@
-"""What is read off the pyramid: objectness per anchor, four answers per RoI."""
+"""Heads on the pyramid: objectness per anchor; class, box, mask, embedding per RoI."""
 
 import jax
 import jax.numpy as jnp
@@ -46,6 +46,7 @@ class BoxHead(nnx.Module):
         regressed: int,
         rngs: nnx.Rngs,
     ):
+        self.num_classes = num_classes
         self.fc1 = nnx.Linear(features, channels, kernel_init=XAVIER, rngs=rngs)
         self.fc2 = nnx.Linear(channels, channels, kernel_init=XAVIER, rngs=rngs)
         self.logits = nnx.Linear(

@@ -49,8 +49,8 @@ KAIMING = _on_host(
 )
 
 
-class Frozen(nnx.Variable):
-    """A stored array that no optimizer sees: the statistics of a frozen norm."""
+class Statistic(nnx.Variable):
+    """A stored array that no optimizer sees: running mean or variance of a norm."""
 
 
 def conv(
@@ -104,8 +104,8 @@ class FrozenBatchNorm(nnx.Module):
         del rngs  # nothing here is random; the argument makes norms exchangeable
         self.scale = nnx.Param(jnp.ones(channels))
         self.bias = nnx.Param(jnp.zeros(channels))
-        self.mean = Frozen(jnp.zeros(channels))
-        self.var = Frozen(jnp.ones(channels))
+        self.mean = Statistic(jnp.zeros(channels))
+        self.var = Statistic(jnp.ones(channels))
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
         """Return x times one number and plus another per channel."""

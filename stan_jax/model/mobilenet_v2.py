@@ -1,4 +1,4 @@
-"""What a frame looks like at strides 4, 8, 16, 32 on a CPU: MobileNetV2."""
+"""MobileNetV2, a backbone for CPUs: maps of a frame at strides 4, 8, 16 and 32."""
 
 from collections.abc import Callable
 
@@ -41,6 +41,10 @@ class MobileNetV2(nnx.Module):
     frozen_blocks: -1 trains everything, 0 freezes the stem, n also blocks 0..n-1.
     """
 
+    channels = tuple(BLOCKS[i][0] for i in OUTPUTS)
+    strides = (4, 8, 16, 32)
+    multiple = 32
+
     def __init__(self, *, norm: Callable, frozen_blocks: int = -1, rngs: nnx.Rngs):
         if not -1 <= frozen_blocks <= len(BLOCKS):
             rule = f"must be in -1..{len(BLOCKS)}, is {frozen_blocks}"
@@ -57,7 +61,6 @@ class MobileNetV2(nnx.Module):
             )
             channels = out
         self.blocks = nnx.List(blocks)
-        self.out_channels = tuple(BLOCKS[i][0] for i in OUTPUTS)
 
     def __call__(self, x: Float[Array, "b fh fw 3"]) -> list[Float[Array, "b h w c"]]:
         """Return the maps C2..C5 of normalised RGB frames."""
@@ -72,8 +75,9 @@ class MobileNetV2(nnx.Module):
                 maps.append(jax.lax.stop_gradient(x) if frozen else x)
         return maps
 
-    def frozen(self) -> tuple[str, ...]:
-        """Names of the submodules that take no gradient."""
+    @property
+    def frozen_paths(self) -> tuple[str, ...]:
+        """Paths of the submodules that take no gradient."""
         blocks = tuple(f"blocks/{i}" for i in range(self.frozen_blocks))
         return ("stem", *blocks) if self.frozen_blocks >= 0 else ()
 

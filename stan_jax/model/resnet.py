@@ -1,4 +1,4 @@
-"""What a frame looks like at strides 4, 8, 16 and 32: ResNet and ResNeXt."""
+"""ResNet and ResNeXt backbones: maps of a frame at strides 4, 8, 16 and 32."""
 
 from collections.abc import Callable, Sequence
 
@@ -20,6 +20,9 @@ class ResNet(nnx.Module):
     frozen_stages: -1 trains everything, 0 freezes the stem, n also stages 1..n.
     Source: He et al. 2015, Xie et al. 2016; layout as torchvision.
     """
+
+    strides = (4, 8, 16, 32)
+    multiple = 32
 
     def __init__(
         self,
@@ -67,13 +70,13 @@ class ResNet(nnx.Module):
                 layer.append(block)
             setattr(self, f"layer{i + 1}", nnx.List(layer))
             out.append(channels)
-        self.out_channels = tuple(out)
+        self.channels = tuple(out)
 
     def __call__(self, x: Float[Array, "b fh fw 3"]) -> list[Float[Array, "b h w c"]]:
         """Return the maps C2..C5 of normalised RGB frames."""
         x = max_pool(jax.nn.relu(self.bn1(self.conv1(x))))
         maps = []
-        for i in range(len(self.out_channels)):
+        for i in range(len(self.channels)):
             # A frozen stage passes nothing back, so XLA drops its whole backward pass.
             x = jax.lax.stop_gradient(x) if i <= self.frozen_stages else x
             for block in getattr(self, f"layer{i + 1}"):
@@ -81,8 +84,9 @@ class ResNet(nnx.Module):
             maps.append(jax.lax.stop_gradient(x) if i < self.frozen_stages else x)
         return maps
 
-    def frozen(self) -> tuple[str, ...]:
-        """Names of the submodules that take no gradient."""
+    @property
+    def frozen_paths(self) -> tuple[str, ...]:
+        """Paths of the submodules that take no gradient."""
         stages = tuple(f"layer{i + 1}" for i in range(self.frozen_stages))
         return ("conv1", "bn1", *stages) if self.frozen_stages >= 0 else ()
 

@@ -1,49 +1,37 @@
-"""The assembly: features -> attend -> propose -> detect -> embed."""
+"""STAN from handed-in parts: features, attend, propose, detect (paper Fig. 1)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, Int, UInt8
+from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from stan_jax.errors import InputError
-from stan_jax.model.fpn import STRIDES, FeaturePyramid
+from stan_jax.model.backbone import Backbone
+from stan_jax.model.fpn import FeaturePyramid
 from stan_jax.model.heads import BoxHead, MaskHead, RpnHead, TrackHead
-from stan_jax.model.layers import NORMS
-from stan_jax.model.mobilenet_v2 import MobileNetV2
-from stan_jax.model.resnet import ResNet
 from stan_jax.model.sta import SpatioTemporalAttention
 from stan_jax.ops import anchors, boxes, nms, roi_align
 from stan_jax.types import Detections, Proposals
 
-BACKBONES = {
-    "resnet18": partial(ResNet, stages=(2, 2, 2, 2), bottleneck=False),
-    "resnet34": partial(ResNet, stages=(3, 4, 6, 3), bottleneck=False),
-    "resnet50": partial(ResNet, stages=(3, 4, 6, 3), bottleneck=True),
-    "resnet101": partial(ResNet, stages=(3, 4, 23, 3), bottleneck=True),
-    "resnext101_64x4d": partial(
-        ResNet, stages=(3, 4, 23, 3), bottleneck=True, groups=64, group_width=4
-    ),
-    "mobilenet_v2": MobileNetV2,
-}
 MEAN = (123.675, 116.28, 103.53)  # of ImageNet, RGB in 0..255, as torchvision
 STD = (58.395, 57.12, 57.375)
 BOX_STDS = (0.1, 0.1, 0.2, 0.2)  # Fast R-CNN's, for the deltas of the box head
 BOX_CELLS, MASK_CELLS = 7, 14  # cells of a RoI's side
-ROI_STRIDES = STRIDES[:4]  # P6 only proposes
-COARSEST = ROI_STRIDES[-1]  # stride of the backbone's last map
 
 
 class Conventions(NamedTuple):
     """How parameters are read, where published codes differ; see `presets`.
 
-    anchors: kind of `anchors.grid`. least_side: pixels of a box that stay at the border
-    of the frame where all of it lies outside.
-    aligned, sampling, min_size: see `roi_align`. embed_relu: embeddings are not
-    negative.
+    Args:
+      anchors: kind of `anchors.grid`.
+      least_side: pixels of a box that stay at the border of the frame where all of it
+        lies outside.
+      aligned, sampling, min_size: see `roi_align`.
+      embed_relu: embeddings are not negative.
     """
 
     anchors: Literal["plain", "rounded", "legacy"] = "plain"
@@ -54,84 +42,80 @@ class Conventions(NamedTuple):
     embed_relu: bool = False
 
 
+class Thresholds(NamedTuple):
+    """What is kept on the way from anchors to detections; may differ from training.
+
+    Args:
+      pre_nms: proposals per level before NMS.
+      proposals: after it, over all levels.
+      rpn_nms, box_nms: IoU above which the worse of two boxes is suppressed.
+      score_threshold: class probability that a detection must exceed.
+      detections: kept per frame.
+      nms_candidates: (proposal, class) pairs with the best scores that enter box NMS.
+    """
+
+    pre_nms: int
+    proposals: int
+    rpn_nms: float
+    score_threshold: float
+    box_nms: float
+    detections: int
+    nms_candidates: int
+
+
+class Regions(NamedTuple):
+    """What the model says of a frame before any region is classified; axis b in front.
+
+    The first four hold one array a level.
+    """
+
+    levels: tuple[Float[Array, "b _ _ c"], ...]
+    logits: tuple[Float[Array, "b _"], ...]
+    deltas: tuple[Float[Array, "b _ 4"], ...]
+    anchors: tuple[Float[Array, "_ 4"], ...]
+    proposals: Proposals
+
+
 class STAN(nnx.Module):
     """MaskTrack R-CNN with spatio-temporal attention (paper Fig. 1).
 
-    num_classes: without background. backbone: a key of BACKBONES, backbone_args its
-    further arguments. norm: a key of NORMS. channels: of the pyramid.
-    anchor_scale: side of an anchor in cells of its level.
-    sta: arguments of SpatioTemporalAttention; None gives the plain baseline.
-    background_columns: boxes and masks get a column for the background as well, as in
-    weights of the original code.
-    pre_nms: proposals per level before NMS, proposals: after it, over all levels.
-    detections: kept per frame; nms_candidates: (proposal, class) pairs with the best
-    scores that enter the NMS before that.
-    conventions: those of `Conventions` that are not as its defaults.
+    Made of built parts; `build` makes them from the settings of a config.
+
+    Args:
+      backbone: any module with the members of `Backbone`.
+      fpn: pyramid on the maps of the backbone.
+      sta: attention to the previous frame; None gives the plain baseline.
+      rpn, box_head, mask_head, track_head: heads on the levels of the pyramid.
+      anchor_scale: side of an anchor in cells of its level.
+      conventions: how published parameters are read.
+    Raises: InputError where the attention reads levels that the pyramid does not have.
     """
 
     def __init__(
         self,
         *,
-        num_classes: int,
-        backbone: str,
-        backbone_args: Mapping,
-        norm: str,
-        channels: int,
+        backbone: Backbone,
+        fpn: FeaturePyramid,
+        sta: SpatioTemporalAttention | None,
+        rpn: RpnHead,
+        box_head: BoxHead,
+        mask_head: MaskHead,
+        track_head: TrackHead,
         anchor_scale: float,
-        sta: Mapping | None,
-        box_channels: int,
-        mask_channels: int,
-        mask_depth: int,
-        embed_channels: int,
-        pre_nms: int,
-        proposals: int,
-        rpn_nms: float,
-        score_threshold: float,
-        box_nms: float,
-        detections: int,
-        nms_candidates: int = 1000,
-        background_columns: bool = False,
-        conventions: Mapping | None = None,
-        rngs: nnx.Rngs,
+        conventions: Conventions,
     ):
-        for name, value, table in (
-            ("backbone", backbone, BACKBONES),
-            ("norm", norm, NORMS),
-        ):
-            if value not in table:
-                rule = f"must be one of {', '.join(table)}, is '{value}'"
-                raise InputError(name, "", rule)
-        self.num_classes, self.anchor_scale = num_classes, anchor_scale
-        self.pre_nms, self.proposals, self.rpn_nms = pre_nms, proposals, rpn_nms
-        self.score_threshold, self.box_nms = score_threshold, box_nms
-        self.detections, self.nms_candidates = detections, nms_candidates
-        self.conventions = Conventions(**(conventions or {}))
-        columns = num_classes + background_columns
-        features = BOX_CELLS**2 * channels
-
-        self.backbone = BACKBONES[backbone](
-            **backbone_args, norm=NORMS[norm], rngs=rngs
-        )
-        self.fpn = FeaturePyramid(self.backbone.out_channels, channels, rngs=rngs)
-        self.sta = (
-            None if sta is None else SpatioTemporalAttention(channels, **sta, rngs=rngs)
-        )
-        if self.sta and not set(self.sta.strides) <= set(STRIDES):
-            rule = f"must be among {STRIDES}, are {self.sta.strides}"
+        if sta is not None and not set(sta.strides) <= set(fpn.strides):
+            rule = f"must be among {fpn.strides}, are {sta.strides}"
             raise InputError("sta.strides", "", rule)
-        self.rpn = RpnHead(channels, 3, rngs=rngs)
-        self.box_head = BoxHead(
-            features, num_classes, channels=box_channels, regressed=columns, rngs=rngs
-        )
-        self.mask_head = MaskHead(
-            channels, columns, channels=mask_channels, depth=mask_depth, rngs=rngs
-        )
-        self.track_head = TrackHead(
-            features,
-            channels=embed_channels,
-            last_relu=self.conventions.embed_relu,
-            rngs=rngs,
-        )
+        self.backbone, self.fpn, self.sta, self.rpn = backbone, fpn, sta, rpn
+        self.box_head, self.mask_head = box_head, mask_head
+        self.track_head = track_head
+        self.anchor_scale, self.conventions = anchor_scale, conventions
+
+    @property
+    def frozen_paths(self) -> tuple[str, ...]:
+        """Paths of the parameters that take no gradient, as prefixes."""
+        return tuple(f"backbone/{path}" for path in self.backbone.frozen_paths)
 
     def features(
         self,
@@ -140,12 +124,12 @@ class STAN(nnx.Module):
     ) -> tuple[Float[Array, "b _ _ c"], ...]:
         """Return P2..P6 of RGB frames before any attention.
 
-        Raises: InputError if the sides of the canvas are no multiples of 32.
+        Raises: InputError if the sides of the canvas do not suit the backbone.
         """
         fh, fw = frames.shape[1:3]
-        if fh % COARSEST or fw % COARSEST:
-            rule = f"must have sides that divide by {COARSEST}, is {fh} x {fw}"
-            raise InputError("canvas", "", rule)
+        if fh % self.backbone.multiple or fw % self.backbone.multiple:
+            rule = f"must have sides that divide by {self.backbone.multiple}"
+            raise InputError("canvas", "", f"{rule}, is {fh} x {fw}")
         x = normalise(frames, size_hw).astype(self.fpn.laterals[0].kernel.dtype)
         return self.fpn(self.backbone(x))
 
@@ -153,25 +137,53 @@ class STAN(nnx.Module):
         """Return the levels that the attention reads, which the memory must keep."""
         if self.sta is None:
             return ()
-        return tuple(levels[STRIDES.index(s)] for s in self.sta.strides)
+        return tuple(levels[self.fpn.strides.index(s)] for s in self.sta.strides)
 
     def attend(
         self,
         x0: Sequence[Float[Array, "b _ _ c"]],
         x1: Sequence[Float[Array, "b _ _ c"]],
         size_hw: Int[Array, "b 2"],
+        *,
+        skip: Bool[Array, " b"] | None = None,
     ) -> tuple[Float[Array, "b _ _ c"], ...]:
         """Return P2..P6 of the current frame, enriched by the previous one (A19).
 
-        x0: the `attended` levels of the previous frame; x1: all levels of this one.
+        Args:
+          x0: the `attended` levels of the previous frame.
+          x1: all levels of this one.
+          skip: frames whose raw levels are passed on.
         """
         if self.sta is None:
             return tuple(x1)
         new = self.sta(x0, self.attended(x1), size_hw)
-        by_stride = dict(zip(STRIDES, x1, strict=True))
+        by_stride = dict(zip(self.fpn.strides, x1, strict=True))
+        levels = (by_stride | dict(zip(self.sta.strides, new, strict=True))).values()
+        if skip is None:
+            return tuple(levels)
         return tuple(
-            (by_stride | dict(zip(self.sta.strides, new, strict=True))).values()
+            jnp.where(skip[:, None, None, None], raw, attended)
+            for raw, attended in zip(x1, levels, strict=True)
         )
+
+    def regions(
+        self,
+        x0: Sequence[Float[Array, "b _ _ c"]],
+        x1: Sequence[Float[Array, "b _ _ c"]],
+        size_hw: Int[Array, "b 2"],
+        thresholds: Thresholds,
+        *,
+        skip: Bool[Array, " b"] | None = None,
+    ) -> Regions:
+        """Return attended levels, the RPN's answers and proposals: the forward pass.
+
+        Training and tracking share it; arguments as of `attend`.
+        """
+        levels = self.attend(x0, x1, size_hw, skip=skip)
+        logits, deltas = zip(*(self.rpn(x) for x in levels), strict=True)
+        level_anchors = self.anchors(levels)
+        proposals = self.propose(logits, deltas, level_anchors, size_hw, thresholds)
+        return Regions(levels, logits, deltas, level_anchors, proposals)
 
     def anchors(self, levels: Sequence[Array]) -> tuple[Float[Array, "a 4"], ...]:
         """Return the anchors of each level, pixels of the canvas."""
@@ -182,7 +194,7 @@ class STAN(nnx.Module):
                 scales=(self.anchor_scale,),
                 kind=self.conventions.anchors,
             )
-            for x, stride in zip(levels, STRIDES, strict=True)
+            for x, stride in zip(levels, self.fpn.strides, strict=True)
         )
 
     def propose(
@@ -191,8 +203,9 @@ class STAN(nnx.Module):
         deltas: Sequence[Float[Array, "b _ 4"]],
         level_anchors: Sequence[Float[Array, "_ 4"]],
         size_hw: Int[Array, "b 2"],
+        thresholds: Thresholds,
     ) -> Proposals:
-        """Return the `proposals` best boxes of each frame, given what `rpn` says.
+        """Return the best boxes of each frame, given what `rpn` says.
 
         Source: masktrack_rcnn rpn_head.py get_bboxes_single; NMS within each level.
         """
@@ -200,14 +213,15 @@ class STAN(nnx.Module):
         for i, (logit, delta, anchor) in enumerate(
             zip(logits, deltas, level_anchors, strict=True)
         ):
-            score, index = jax.lax.top_k(logit, min(self.pre_nms, logit.shape[1]))
+            score, index = jax.lax.top_k(logit, min(thresholds.pre_nms, logit.shape[1]))
             delta = jnp.take_along_axis(delta, index[..., None], axis=1)
             box = jax.vmap(boxes.decode)(delta, anchor[index])
             found.append((jax.nn.sigmoid(score), box, jnp.full(index.shape, i)))
         score, box, level = (
             jnp.concatenate(x, axis=1) for x in zip(*found, strict=True)
         )
-        return jax.vmap(self._best_proposals)(box, score, level, size_hw)
+        best = partial(self._best_proposals, thresholds=thresholds)
+        return jax.vmap(best)(box, score, level, size_hw)
 
     def _best_proposals(
         self,
@@ -215,11 +229,13 @@ class STAN(nnx.Module):
         score: Float[Array, " n"],
         level: Int[Array, " n"],
         size_hw: Int[Array, "2"],
+        *,
+        thresholds: Thresholds,
     ) -> Proposals:
         box = boxes.clip(box, size_hw, least=self.conventions.least_side)
         valid = boxes.area(box) > 0
-        keep = nms.nms(box, score, valid, threshold=self.rpn_nms, groups=level)
-        num = min(self.proposals, score.shape[0])
+        keep = nms.nms(box, score, valid, threshold=thresholds.rpn_nms, groups=level)
+        num = min(thresholds.proposals, score.shape[0])
         best, index = jax.lax.top_k(jnp.where(keep, score, -1.0), num)
         return Proposals(box[index], jnp.maximum(best, 0.0), best >= 0)
 
@@ -228,11 +244,13 @@ class STAN(nnx.Module):
         levels: Sequence[Float[Array, "b _ _ c"]],
         proposals: Proposals,
         size_hw: Int[Array, "b 2"],
+        thresholds: Thresholds,
     ) -> Detections:
         """Return the objects of each frame with masks and embeddings, best first."""
         roi = self.pool(levels, proposals.boxes, BOX_CELLS)
         logits, deltas = self.box_head(roi)
-        box, label, score, valid = jax.vmap(self._best_detections)(
+        best = partial(self._best_detections, thresholds=thresholds)
+        box, label, score, valid = jax.vmap(best)(
             proposals, jax.nn.softmax(logits), deltas, size_hw
         )
         # Masks and embeddings come from the refined boxes, not from the proposals.
@@ -250,19 +268,22 @@ class STAN(nnx.Module):
         probs: Float[Array, "n _"],
         deltas: Float[Array, "n _ 4"],
         size_hw: Int[Array, "2"],
+        *,
+        thresholds: Thresholds,
     ) -> tuple[Array, Array, Array, Array]:
-        score = probs[:, : self.num_classes]
-        wanted = proposals.valid[:, None] & (score > self.score_threshold)
+        classes = self.box_head.num_classes
+        score = probs[:, :classes]
+        wanted = proposals.valid[:, None] & (score > thresholds.score_threshold)
         score = jnp.where(wanted, score, 0.0).reshape(-1)
-        score, index = jax.lax.top_k(score, min(self.nms_candidates, score.size))
-        row, label = index // self.num_classes, index % self.num_classes
+        score, index = jax.lax.top_k(score, min(thresholds.nms_candidates, score.size))
+        row, label = index // classes, index % classes
         box = boxes.decode(deltas[row, label], proposals.boxes[row], stds=BOX_STDS)
         box = boxes.clip(box, size_hw, least=self.conventions.least_side)
         real = (score > 0) & (boxes.area(box) > 0)  # not refined out of the frame
-        keep = nms.nms(box, score, real, threshold=self.box_nms, groups=label)
+        keep = nms.nms(box, score, real, threshold=thresholds.box_nms, groups=label)
         best = jnp.where(keep, score, 0.0)
-        short = max(self.detections - best.size, 0)  # fewer candidates than rows
-        best, index = jax.lax.top_k(jnp.pad(best, (0, short)), self.detections)
+        short = max(thresholds.detections - best.size, 0)  # fewer candidates than rows
+        best, index = jax.lax.top_k(jnp.pad(best, (0, short)), thresholds.detections)
         index = jnp.minimum(index, score.size - 1)
         return box[index], label[index], best, best > 0
 
@@ -274,9 +295,9 @@ class STAN(nnx.Module):
     ) -> Float[Array, "b n p p c"]:
         """Return RoI features of cells x cells."""
         return roi_align.roi_align(
-            tuple(levels[:4]),
+            tuple(levels[:-1]),  # the last level only proposes
             rois,
-            strides=ROI_STRIDES,
+            strides=self.fpn.strides[:-1],
             out=cells,
             sampling=self.conventions.sampling,
             aligned=self.conventions.aligned,
@@ -295,23 +316,3 @@ def normalise(
     mean, std = jnp.asarray(MEAN), jnp.asarray(STD)
     x = (frames.astype(jnp.float32) - mean[None, None, None]) / std[None, None, None]
     return jnp.where(inside, x, 0.0)
-
-
-def architecture(settings: Mapping, categories: Sequence[str]) -> dict:
-    """Return what a checkpoint must agree on: arguments that shape the function.
-
-    settings: arguments of STAN; those that only choose among detections are left out,
-    so that they may change between training and use.
-    """
-    free = ("pre_nms", "proposals", "rpn_nms", "score_threshold", "box_nms")
-    free += ("detections", "nms_candidates")
-    kept = {k: v for k, v in settings.items() if k not in free}
-    if "backbone_args" in kept:
-        args = kept["backbone_args"]
-        kept["backbone_args"] = {k: v for k, v in args.items() if k != "frozen_stages"}
-    return kept | {"categories": list(categories)}
-
-
-def frozen_paths(model: STAN) -> tuple[str, ...]:
-    """Return the path prefixes, "backbone/..." with slashes, that take no gradient."""
-    return tuple(f"backbone/{name}" for name in model.backbone.frozen())

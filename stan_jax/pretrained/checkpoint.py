@@ -1,9 +1,10 @@
-"""How a run survives its process: atomic checkpoints, and how to read them back.
+"""Atomic checkpoints of a run, and how to read them back.
 
 Orbax's V1 interface is still moving; this is the one file that knows it. A state is
 handed to it as a flat table "params/sta/gamma" -> array, so that no container type
 (NamedTuple, empty optimizer state) has to survive the disk. Everything that is not
-an array is JSON in the metadata of the same atomically renamed folder.
+an array is JSON in the metadata of the same atomically renamed folder: the position of
+the input, and the record of the model (`record.py`), which is not looked into here.
 """
 
 import base64
@@ -13,8 +14,9 @@ import json
 import logging
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,15 +24,30 @@ from jaxtyping import PyTree
 from orbax.checkpoint import v1
 
 from stan_jax.errors import InputError
+from stan_jax.model import parameters
 
 SPARE_BYTES = 1 << 20  # metadata and index files beside the arrays
+OLD_PARTS = {"frozen": "statistics"}  # names of parts until November 2026
+
+
+class Saved(NamedTuple):
+    """What a checkpoint says of itself before any array is loaded.
+
+    arrays: shape and dtype by path. names: the paths on disk. record: of the model, or
+    its "fingerprint" until November 2026. data: position of the input.
+    """
+
+    arrays: dict[str, Any]
+    names: dict[str, str]
+    record: dict[str, Any]
+    data: Any
 
 
 class Checkpoints:
     """The checkpoints of one run: writes new ones, keeps the right ones, restores.
 
     Removes what an earlier, killed process left unfinished; so open this only from
-    the one process that trains. Readers use `restore_params`.
+    the one process that trains. Readers use `read`.
     """
 
     def __init__(
@@ -39,15 +56,15 @@ class Checkpoints:
         *,
         keep_last: int = 3,
         best: str | None = None,
-        fingerprint: dict[str, Any] | None = None,
+        record: dict[str, Any] | None = None,
     ):
         """best: metric whose highest value is kept beside the `keep_last` newest.
 
-        fingerprint: what must be equal when it is restored, e.g. the model's config.
+        record: of the model, saved with every step; its key "step" is set to that.
         """
         self.folder = Path(folder).resolve()
         self._keep_last, self._best = keep_last, best
-        self._fingerprint = _plain(fingerprint or {})
+        self._record = _plain(record or {})
         self._orbax = self._open()
 
     @property
@@ -72,10 +89,14 @@ class Checkpoints:
         data_state: dict[str, Any] | bytes,
         metrics: dict[str, float] | None = None,
     ) -> bool:
-        """Whether it was written: false where `step` is on disk already.
+        """Write a checkpoint; return false where `step` is on disk already.
 
         Returns when the checkpoint is complete, so `state` may be donated afterwards.
-        state: any pytree of arrays. data_state: position of the input, JSON and bytes.
+
+        Args:
+          state: any pytree of arrays.
+          data_state: position of the input, JSON and bytes.
+          metrics: of an evaluation at this step.
         Raises: InputError for a full disk or a step older than the newest one; what
         was on disk before stays as it was.
         """
@@ -84,11 +105,14 @@ class Checkpoints:
         if self.latest is not None and step < self.latest:
             rule = f"a newer one, step {self.latest}, is there already"
             raise InputError(self.folder, f"step {step}", rule)
-        table = {path: jnp.asarray(x) for path, x in _table(state).items()}
+        table = {path: jnp.asarray(x) for path, x in parameters.by_path(state).items()}
         needed = sum(x.nbytes for x in table.values()) + SPARE_BYTES
         if _free(self.folder) < needed:
             raise self._full(step, needed)
-        about = {"fingerprint": self._fingerprint, "data": _plain(data_state)}
+        about = {
+            "record": self._record | {"step": step},
+            "data": _plain(data_state),
+        }
         scores: dict[str, Any] = {k: float(v) for k, v in (metrics or {}).items()}
         try:
             self._orbax.save_checkpointables(
@@ -106,28 +130,33 @@ class Checkpoints:
         return True
 
     def restore(
-        self, like: PyTree, step: int | None = None
+        self,
+        like: PyTree,
+        step: int | None = None,
+        *,
+        check: Callable[[dict[str, Any]], None] = lambda record: None,
     ) -> tuple[PyTree, Any, int] | None:
-        """(state, data_state, step) of the newest checkpoint; None if there is none.
+        """Return (state, data_state, step) of the newest checkpoint; None without one.
 
-        like: the state, or its ShapeDtypeStructs; gives structure and shardings.
-        Raises: InputError, before anything is loaded, where a path, shape, dtype or
-        the fingerprint differs.
+        Args:
+          like: the state, or its ShapeDtypeStructs; gives structure and shardings.
+          step: default the newest.
+          check: called with the record, to refuse it before anything is loaded.
+        Raises: InputError, before anything is loaded, where a path, shape or dtype
+          differs.
         """
         step = self.latest if step is None else step
         if step is None:
             return None
-        record = f"step {step}"
-        saved = _metadata(self._orbax, self.folder, step)
-        wanted = _table(like)
-        wrong = _difference(saved.metadata["state"], wanted)
-        _refuse(self.folder, record, wrong, saved, self._fingerprint)
-        table = _load(self._orbax, self.folder, step, wanted)
-        state = jax.tree.unflatten(jax.tree.structure(like), table.values())
-        return state, _unplain(saved.custom_metadata["data"]), step
+        saved = _saved(self._orbax, self.folder, step)
+        check(saved.record)
+        wanted = parameters.by_path(like)
+        _require_equal(self.folder, f"step {step}", saved.arrays, wanted)
+        table = _load(self._orbax, self.folder, step, wanted, saved.names)
+        return parameters.nested(table, like), _unplain(saved.data), step
 
     def close(self) -> None:
-        """Nothing; ends Orbax's threads. The object may not be used afterwards."""
+        """End Orbax's threads. The object may not be used afterwards."""
         self._orbax.close()
 
     def _open(self) -> v1.training.Checkpointer:
@@ -181,61 +210,36 @@ def find_step(folder: str | Path, *, best: str | None = None) -> int:
 
 
 def read(
-    folder: str | Path, *, prefixes: tuple[str, ...] = ("params", "frozen")
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The fingerprint and the arrays, by path, of the newest checkpoint of a folder.
-
-    prefixes: which parts of the saved state.
-    Raises: InputError where there is no checkpoint, or it is damaged.
-    """
-    folder = Path(folder).resolve()
-    step = find_step(folder)
-    orbax = _open(folder)
-    meta = _metadata(orbax, folder, step)
-    asked = {
-        path: jax.ShapeDtypeStruct(x.shape, x.dtype)
-        for path, x in meta.metadata["state"].items()
-        if path.split("/")[0] in prefixes
-    }
-    table = _load(orbax, folder, step, asked)
-    orbax.close()
-    return dict(meta.custom_metadata["fingerprint"]), table
-
-
-def restore_params(
     folder: str | Path,
-    like: PyTree,
     *,
     step: int | None = None,
-    prefix: str = "params",
-    optional: tuple[str, ...] = (),
-    fingerprint: dict[str, Any] | None = None,
-) -> PyTree:
-    """Only the parameters of a checkpoint, in the structure of `like`.
+    prefixes: tuple[str, ...] = ("params", "statistics"),
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the record and the arrays, by path, of a checkpoint of a folder.
 
-    step: default the newest.
-    prefix: name of the parameters inside the saved state.
-    optional: paths below which checkpoint and `like` may lack each other's leaves,
-    e.g. ("sta",) to start STAN from a baseline; `like` must hold arrays there, which
-    are returned as they are.
-    Raises: InputError as `Checkpoints.restore`, and where there is no checkpoint.
+    Args:
+      folder: that holds the checkpoints.
+      step: default the newest.
+      prefixes: which parts of the saved state.
+    Raises: InputError where there is no checkpoint, or it is damaged.
     """
     folder = Path(folder).resolve()
     step = find_step(folder) if step is None else step
     orbax = _open(folder)
-    meta = _metadata(orbax, folder, step)
-    paths = _table(like)
-    wanted = {f"{prefix}/{path}": x for path, x in paths.items()}
-    saved = {k: m for k, m in meta.metadata["state"].items() if k.startswith(prefix)}
-    free = tuple(f"{prefix}/{path}/" for path in optional)
-    skipped = {k for k in wanted.keys() ^ saved.keys() if f"{k}/".startswith(free)}
-    saved = {k: m for k, m in saved.items() if k not in skipped}
-    asked = {k: x for k, x in wanted.items() if k not in skipped}
-    record = f"step {step}"
-    _refuse(folder, record, _difference(saved, asked), meta, _plain(fingerprint or {}))
-    table = wanted | _load(orbax, folder, step, asked)
+    saved = _saved(orbax, folder, step)
+    asked = {
+        path: jax.ShapeDtypeStruct(x.shape, x.dtype)
+        for path, x in saved.arrays.items()
+        if path.split("/")[0] in prefixes
+    }
+    table = _load(orbax, folder, step, asked, saved.names)
     orbax.close()
-    return jax.tree.unflatten(jax.tree.structure(like), table.values())
+    return saved.record, table
+
+
+def read_record(folder: str | Path, step: int | None = None) -> dict[str, Any]:
+    """Return the record of a checkpoint, default the newest, without its arrays."""
+    return read(folder, step=step, prefixes=())[0]
 
 
 def _open(folder: Path, **options: Any) -> v1.training.Checkpointer:
@@ -248,18 +252,14 @@ def _is_not_orbax(record: logging.LogRecord) -> bool:
     return "orbax" not in Path(record.pathname).parts
 
 
-def _table(tree: PyTree) -> dict[str, Any]:
-    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-    key = jax.tree_util.keystr
-    return {key(path, simple=True, separator="/"): leaf for path, leaf in leaves}
-
-
-def _load(orbax, folder: Path, step: int, wanted: dict[str, Any]) -> dict[str, Any]:
-    if not wanted:  # a model without frozen statistics; Orbax knows no empty table
+def _load(
+    orbax, folder: Path, step: int, wanted: dict[str, Any], names: dict[str, str]
+) -> dict[str, Any]:
+    if not wanted:  # a model without statistics; Orbax knows no empty table
         return {}
     default = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     abstract = {
-        k: jax.ShapeDtypeStruct(
+        names[k]: jax.ShapeDtypeStruct(
             x.shape, x.dtype, sharding=getattr(x, "sharding", None) or default
         )
         for k, x in wanted.items()
@@ -272,24 +272,38 @@ def _load(orbax, folder: Path, step: int, wanted: dict[str, Any]) -> dict[str, A
     except Exception as error:
         rule = f"cannot be read: {error}"[:500]
         raise InputError(folder, f"step {step}", rule) from error
-    return {k: loaded[k] for k in wanted}
+    return {k: loaded[names[k]] for k in wanted}
 
 
-def _metadata(orbax, folder: Path, step: int):
+def _saved(orbax, folder: Path, step: int) -> Saved:
     try:
         found = orbax.checkpointables_metadata(step)
-        if found.metadata["state"] and "data" in found.custom_metadata:
-            return found
+        state, about = found.metadata["state"], found.custom_metadata
+        names = {_present_name(path): path for path in state}
+        arrays = {path: state[name] for path, name in names.items()}
+        record = about.get("record") or {
+            "fingerprint": about.get("fingerprint") or {},
+            "step": step,
+        }
+        if arrays:
+            return Saved(arrays, names, dict(record), about["data"])
         reason = "its index is damaged or of another program"
     except Exception as error:
-        reason = str(error)
+        reason = str(error) or "its index is damaged or of another program"
     there = [c.step for c in orbax.checkpoints]
     rule = f"cannot be read (steps here: {there}): {reason}"
     raise InputError(folder, f"step {step}", rule[:500])
 
 
-def _difference(saved: dict[str, Any], wanted: dict[str, Any]) -> str:
-    """First leaf, in the order of `wanted`, that is not the same on both sides."""
+def _present_name(path: str) -> str:
+    part, slash, rest = path.partition("/")
+    return f"{OLD_PARTS.get(part, part)}{slash}{rest}"
+
+
+def _require_equal(
+    folder: Path, record: str, saved: dict[str, Any], wanted: dict[str, Any]
+) -> None:
+    """Raise InputError for the first leaf that is not the same on both sides."""
     for path in [*wanted, *(p for p in saved if p not in wanted)]:
         here, there = (
             f"{tuple(t[path].shape)} {jnp.dtype(t[path].dtype).name}"
@@ -298,27 +312,8 @@ def _difference(saved: dict[str, Any], wanted: dict[str, Any]) -> str:
             for t in (wanted, saved)
         )
         if here != there:
-            return f"{path} is {there} in the checkpoint, {here} in the model"
-    return ""
-
-
-def _refuse(folder, record, difference, saved, fingerprint) -> None:
-    theirs = saved.custom_metadata["fingerprint"]
-    changed = _changed(theirs, fingerprint) if theirs and fingerprint else ""
-    rules = "; ".join(rule for rule in (difference, changed) if rule)
-    if rules:
-        raise InputError(folder, record, rules)
-
-
-def _changed(theirs: Any, ours: Any, key: str = "") -> str:
-    if isinstance(theirs, dict) and isinstance(ours, dict):
-        for name in sorted(theirs.keys() | ours.keys()):
-            sides = (d.get(name, "absent") for d in (theirs, ours))
-            if found := _changed(*sides, f"{key}.{name}".lstrip(".")):
-                return found
-        return ""
-    same = theirs == ours
-    return "" if same else f"{key} was {theirs!r} in the checkpoint, is {ours!r}"
+            rule = f"{path} is {there} in the checkpoint, {here} in the model"
+            raise InputError(folder, record, rule)
 
 
 def _best_step(orbax, metric: str | None) -> int | None:

@@ -1,4 +1,4 @@
-"""Which published system a file is of, and what it becomes: settings and arrays."""
+"""Published checkpoint files: recognise the system, convert settings and arrays."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -10,10 +10,14 @@ import numpy as np
 from flax import nnx
 
 from stan_jax import presets
+from stan_jax.annotations import youtube_vis
 from stan_jax.errors import InputError
-from stan_jax.model.stan import BACKBONES, STAN
+from stan_jax.model import parameters
+from stan_jax.model.build import BACKBONES, build
+from stan_jax.model.stan import Conventions
 from stan_jax.presets import PRESETS
 from stan_jax.pretrained import (
+    class_names,
     detectron2,
     mobilenet_v2,
     names,
@@ -29,7 +33,7 @@ SMALLEST = dict(  # of a model of which only the backbone matters
     channels=8, box_channels=8, mask_channels=8, mask_depth=1, embed_channels=8
 )
 
-WIDTHS = dict(  # arguments of STAN, and the arrays whose length they are
+WIDTHS = dict(  # arguments of `build`, and the arrays whose length they are
     channels="fpn/laterals/0/bias",
     box_channels="box_head/fc1/bias",
     mask_channels="mask_head/upsample_bias",
@@ -81,10 +85,13 @@ FAMILIES["mmtracking"] = FAMILIES["mmdet"]
 class Imported(NamedTuple):
     """What a file holds, as ours.
 
-    settings: arguments of STAN. classes: how many; 0 for a backbone alone.
-    categories: their names, where the file has them.
-    params, frozen: arrays by path. skipped: names of the file that are not needed,
-    with the reason. missing: paths of ours that it does not hold.
+    Args:
+      settings: arguments of `build`.
+      classes: how many; 0 for a backbone alone.
+      params, statistics: arrays by path.
+      skipped: names of the file that are not needed, with the reason.
+      missing: paths of ours that it does not hold.
+      categories: names of the classes, where the file has them.
     """
 
     family: str
@@ -92,7 +99,7 @@ class Imported(NamedTuple):
     settings: dict[str, Any]
     classes: int
     params: dict[str, np.ndarray]
-    frozen: dict[str, np.ndarray]
+    statistics: dict[str, np.ndarray]
     skipped: dict[str, str]
     missing: list[str]
     categories: Sequence[str] = ()
@@ -113,7 +120,7 @@ def load(path: str | Path, family: str = "auto") -> Imported:
     conventions = about["conventions"]
     return result._replace(
         categories=about["categories"],
-        preset=presets.name_of(conventions),
+        preset=presets.name_of(Conventions(**(conventions or {}))),
         settings=result.settings | {"conventions": conventions},
     )
 
@@ -135,8 +142,8 @@ def convert(
     about = FAMILIES[name]
     settings, classes = describe(path, found, about)
     settings["sta"] = sta
-    params, frozen = shapes(settings, max(classes, 1))
-    wanted = params | frozen
+    params, statistics = shapes(settings, max(classes, 1))
+    wanted = params | statistics
     if not classes:
         wanted = {k: x for k, x in wanted.items() if k.startswith("backbone/")}
     result = names.translate(
@@ -148,12 +155,19 @@ def convert(
         may_miss=[f"{part}/" for part in PARTS if part not in about.parts],
     )
     skipped |= dict.fromkeys(result.skipped, "not needed")
-    params, frozen = (
+    params, statistics = (
         {k: result.arrays[k] for k in side if k in result.arrays}
-        for side in (params, frozen)
+        for side in (params, statistics)
     )
     return Imported(
-        name, about.preset, settings, classes, params, frozen, skipped, result.missing
+        name,
+        about.preset,
+        settings,
+        classes,
+        params,
+        statistics,
+        skipped,
+        result.missing,
     )
 
 
@@ -183,7 +197,7 @@ def choose(path: str | Path, found: Mapping[str, Any], family: str) -> str:
 def describe(
     path: str | Path, found: Mapping[str, np.ndarray], family: Family
 ) -> tuple[dict[str, Any], int]:
-    """Return the arguments of STAN that a file calls for, and its number of classes."""
+    """Return the arguments of `build` for a file, and its number of classes."""
     by_path = names.places(found, family.rules)
     backbone = _backbone(path, by_path)
     is_resnet = backbone != "mobilenet_v2"
@@ -204,8 +218,9 @@ def describe(
         norm="frozen_batch",
         anchor_scale=8.0,
         sta=None,
+        background_columns=PRESETS[family.preset].background_columns,
+        conventions=PRESETS[family.preset].conventions._asdict(),
         **sizes,
-        **PRESETS[family.preset]["model"],
     ), classes
 
 
@@ -237,32 +252,39 @@ def shapes(
     settings: Mapping[str, Any], classes: int
 ) -> tuple[dict[str, tuple[int, ...]], dict[str, tuple[int, ...]]]:
     """Return the shapes of a model's parameters and statistics by path."""
-    model = nnx.eval_shape(
-        lambda: STAN(num_classes=classes, **settings, rngs=nnx.Rngs(0))
+
+    def make():
+        return build(num_classes=classes, **settings, rngs=nnx.Rngs(0))
+
+    _, arrays = parameters.split(nnx.eval_shape(make))
+    params, statistics = (
+        {path: tuple(x.shape) for path, x in parameters.by_path(side).items()}
+        for side in arrays
     )
-    _, params, frozen = nnx.split(model, nnx.Param, ...)
-    sides = (flat(nnx.to_pure_dict(side)) for side in (params, frozen))
-    params, frozen = ({k: tuple(x.shape) for k, x in side.items()} for side in sides)
-    return params, frozen
+    return params, statistics
 
 
-def flat(tree: Mapping, prefix: str = "") -> dict:
-    """Return the leaves of nested dicts by path."""
-    result = {}
-    for key, value in tree.items():
-        path = f"{prefix}{key}"
-        if isinstance(value, Mapping):
-            result |= flat(value, f"{path}/")
-        else:
-            result[path] = value
-    return result
+def class_list(choice: str, found: Imported) -> list[str]:
+    """Return the names of the classes of a file.
 
-
-def nested(table: Mapping[str, Any], like: Mapping, prefix: str = "") -> dict:
-    """Return leaves by path as nested dicts, in the structure of `like`."""
-    return {
-        key: nested(table, value, f"{prefix}{key}/")
-        if isinstance(value, Mapping)
-        else table[f"{prefix}{key}"]
-        for key, value in like.items()
-    }
+    choice: key of `class_names.LISTS`, annotations of a dataset, or "auto": those in
+    the file, else the list of that length.
+    Raises: InputError where the list has another length.
+    """
+    lists, number = class_names.LISTS, found.classes
+    if choice == "auto":
+        fits = [names_ for names_ in lists.values() if len(names_) == number]
+        fits += [tuple(f"class {i + 1}" for i in range(number))]
+        chosen = found.categories or fits[0]
+    elif choice in lists:
+        chosen = lists[choice]
+    elif Path(choice).suffix == ".json":
+        dataset = youtube_vis.load(choice, Path(choice).parent)
+        chosen = [category.name for category in dataset.categories]
+    else:
+        rule = f"must be auto, {', '.join(lists)} or a .json file, is '{choice}'"
+        raise InputError("classes", "", rule)
+    if len(chosen) != number:
+        rule = f"names {len(chosen)} classes, the weights have {number}"
+        raise InputError("classes", choice, rule)
+    return list(chosen)

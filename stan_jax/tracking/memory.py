@@ -16,12 +16,25 @@ from stan_jax.types import Detections, MemoryQueue
 class MatchWeights(NamedTuple):
     """Coefficients of the matching score, `match_coeff` of masktrack_rcnn."""
 
-    score: float = 1.0
-    iou: float = 2.0
-    label: float = 10.0
+    score: float
+    iou: float
+    label: float
 
 
-MASKTRACK = MatchWeights()
+class Association(NamedTuple):
+    """How detections are matched to tracks, and what the memory takes from them.
+
+    Args:
+      weights: of the matching score.
+      update_labels: a track takes the label of its newest detection.
+      expire_after: frames after which an unseen track leaves; None: never.
+      share_ids: several detections of a frame may claim one track, see `match`.
+    """
+
+    weights: MatchWeights
+    update_labels: bool
+    expire_after: int | None
+    share_ids: bool
 
 
 class Match(NamedTuple):
@@ -54,7 +67,7 @@ def empty(
 
 
 def score(
-    memory: MemoryQueue, found: Detections, weights: MatchWeights
+    memory: MemoryQueue, detections: Detections, weights: MatchWeights
 ) -> Float[Array, "n columns"]:
     """Return how well each detection fits a new track (column 0) and each slot.
 
@@ -63,14 +76,14 @@ def score(
     class and has no IoU. Empty slots score -inf.
     Source: masktrack_rcnn track_head.py compute_comp_scores.
     """
-    product = found.embeds @ memory.embeds.T
+    product = detections.embeds @ memory.embeds.T
     product = jnp.where(memory.live[None], product, -jnp.inf)
     log_p = jax.nn.log_softmax(_with_new(product, 0.0), axis=1)
-    same_class = found.labels[:, None] == memory.labels[None]
+    same_class = detections.labels[:, None] == memory.labels[None]
     return (
         log_p
-        + weights.score * jnp.log(jnp.maximum(found.scores, 1e-12))[:, None]
-        + weights.iou * _with_new(boxes.iou(found.boxes, memory.boxes), 0.0)
+        + weights.score * jnp.log(jnp.maximum(detections.scores, 1e-12))[:, None]
+        + weights.iou * _with_new(boxes.iou(detections.boxes, memory.boxes), 0.0)
         + weights.label * _with_new(same_class.astype(log_p.dtype), 1.0)
     )
 
@@ -100,7 +113,7 @@ def match(
 
 def write(
     memory: MemoryQueue,
-    found: Detections,
+    detections: Detections,
     choice: Match,
     *,
     update_labels: bool,
@@ -114,7 +127,7 @@ def write(
     rows known for one slot the last is written.
     Raises: InputError if a frame may bring more tracks than there are slots.
     """
-    n, s = len(found.scores), len(memory.live)
+    n, s = len(detections.scores), len(memory.live)
     if n > s:
         raise InputError("slots", "", f"must hold {n} detections of a frame, is {s}")
     matched = (
@@ -141,7 +154,7 @@ def write(
     def put(old, new):
         return old.at[row].set(new.astype(old.dtype), mode="drop")
 
-    label = found.labels
+    label = detections.labels
     if not update_labels:
         label = jnp.where(choice.known, memory.labels[slot], label)
     last_seen = put(memory.last_seen, jnp.full(n, memory.frame))
@@ -150,8 +163,8 @@ def write(
         live &= memory.frame - last_seen < expire_after
     memory = MemoryQueue(
         features=memory.features,
-        embeds=put(memory.embeds, found.embeds),
-        boxes=put(memory.boxes, found.boxes),
+        embeds=put(memory.embeds, detections.embeds),
+        boxes=put(memory.boxes, detections.boxes),
         labels=put(memory.labels, label),
         live=live,
         last_seen=last_seen,

@@ -1,13 +1,13 @@
-"""The walk over the frames of a video, one at a time or a clip at once."""
+"""Walk over the frames of a video, one at a time or a clip at once."""
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from stan_jax.errors import InputError
-from stan_jax.model.stan import STAN
+from stan_jax.model.stan import STAN, Thresholds
 from stan_jax.tracking import memory as queue
-from stan_jax.tracking.memory import MatchWeights
+from stan_jax.tracking.memory import Association
 from stan_jax.types import Detections, MemoryQueue, Tracks
 
 
@@ -43,21 +43,24 @@ def clip(
     size_hw: Int[Array, "2"],
     valid: Bool[Array, " t"],
     *,
-    weights: MatchWeights = queue.MASKTRACK,
-    update_labels: bool = False,
-    expire_after: int | None = None,
-    first_frame: str = "self",
-    share_ids: bool = False,
+    thresholds: Thresholds,
+    association: Association,
+    first_frame: str,
 ) -> tuple[MemoryQueue, Tracks]:
     """Return the memory after t more frames of one video, and the tracks in each.
 
     Everything but the association runs over all frames as one batch, since the queue
     keeps the raw feature of the previous frame (A13), known before any detection.
-    valid: false for padding frames, which must come last and leave no trace.
-    first_frame: "self" lets the first frame attend to itself, "skip" passes its raw
-    features on (A12). share_ids: see `shared` of `memory.match`.
+
+    Args:
+      size_hw: true height and width of the frames inside their canvas.
+      valid: false for padding frames, which must come last and leave no trace.
+      thresholds: what of the detections is kept.
+      association: how they are matched to tracks.
+      first_frame: "self" lets the first frame attend to itself, "skip" passes its raw
+        features on (A12).
     Raises: InputError for another first_frame, or where a frame may bring more tracks
-    than the memory has slots.
+      than the memory has slots.
     """
     if first_frame not in ("self", "skip"):
         raise InputError(
@@ -66,43 +69,38 @@ def clip(
     sizes = jnp.broadcast_to(size_hw[None], (len(frames), 2))
     x1 = model.features(frames, sizes)
     x0 = _previous(memory, model.attended(x1))
-    levels = model.attend(x0, x1, sizes)
-    if first_frame == "skip":
-        first = (memory.frame + jnp.arange(len(frames)) == 0)[:, None, None, None]
-        levels = tuple(
-            jnp.where(first, raw, new) for raw, new in zip(x1, levels, strict=True)
-        )
-    logits, deltas = zip(*(model.rpn(x) for x in levels), strict=True)
-    proposals = model.propose(logits, deltas, model.anchors(levels), sizes)
-    found = model.detect(levels, proposals, sizes)
+    first = memory.frame + jnp.arange(len(frames)) == 0
+    skip = first if first_frame == "skip" else None
+    regions = model.regions(x0, x1, sizes, thresholds, skip=skip)
+    detections = model.detect(regions.levels, regions.proposals, sizes, thresholds)
 
     def associate(memory, inputs):
-        found, seen = inputs
-        found = found._replace(valid=found.valid & seen)
-        scores = queue.score(memory, found, weights)
-        choice = queue.match(scores, found.valid, shared=share_ids)
+        detections, seen = inputs
+        detections = detections._replace(valid=detections.valid & seen)
+        scores = queue.score(memory, detections, association.weights)
+        choice = queue.match(scores, detections.valid, shared=association.share_ids)
         new, ids, stays = queue.write(
             memory,
-            found,
+            detections,
             choice,
-            update_labels=update_labels,
-            expire_after=expire_after,
+            update_labels=association.update_labels,
+            expire_after=association.expire_after,
         )
         memory = jax.tree.map(lambda a, b: jnp.where(seen, a, b), new, memory)
-        return memory, (ids, stays)
+        return memory, (ids, stays, memory.evicted)
 
     # The features are put in once at the end, the scan need not carry them.
-    lean, (ids, stays) = jax.lax.scan(
-        associate, memory._replace(features=()), (found, valid)
+    lean, shown = jax.lax.scan(
+        associate, memory._replace(features=()), (detections, valid)
     )
     features = _last(memory, model.attended(x1), valid)
-    return lean._replace(features=features), _tracks(found, ids, stays)
+    return lean._replace(features=features), _tracks(detections, *shown)
 
 
 def _previous(
     memory: MemoryQueue, x1: tuple[Float[Array, "t _ _ c"], ...]
 ) -> tuple[Float[Array, "t _ _ c"], ...]:
-    """The features one frame earlier; the first frame of a video is its own past."""
+    """Features one frame earlier; the first frame of a video is its own past."""
     return tuple(
         jnp.concatenate([jnp.where(memory.frame == 0, x[0], old)[None], x[:-1]])
         for old, x in zip(memory.features, x1, strict=True)
@@ -114,7 +112,7 @@ def _last(
     x1: tuple[Float[Array, "t _ _ c"], ...],
     valid: Bool[Array, " t"],
 ) -> tuple[Float[Array, "_ _ c"], ...]:
-    """The features of the last true frame, or what was kept if there is none."""
+    """Features of the last true frame, or what was kept if there is none."""
     last = jnp.maximum(jnp.sum(valid) - 1, 0)
     return tuple(
         jnp.where(jnp.any(valid), x[last], old)
@@ -122,5 +120,6 @@ def _last(
     )
 
 
-def _tracks(found: Detections, ids: Array, stays: Array) -> Tracks:
-    return Tracks(found.boxes, found.labels, found.scores, stays, found.masks, ids)
+def _tracks(detections: Detections, ids: Array, stays: Array, evicted: Array) -> Tracks:
+    boxes, labels, scores, _, masks, _ = detections
+    return Tracks(boxes, labels, scores, stays, masks, ids, evicted)

@@ -1,4 +1,4 @@
-"""What is wrong with what the model says of a pair: six losses as (sum, count)."""
+"""The six losses of a pair of frames, each as (sum, count)."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -9,7 +9,14 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from stan_jax.model.stan import BOX_CELLS, BOX_STDS, COARSEST, MASK_CELLS, STAN
+from stan_jax.model.stan import (
+    BOX_CELLS,
+    BOX_STDS,
+    MASK_CELLS,
+    STAN,
+    Regions,
+    Thresholds,
+)
 from stan_jax.ops import anchors as anchor_ops
 from stan_jax.ops import assign, boxes, masks
 from stan_jax.types import Pair, Proposals
@@ -18,30 +25,41 @@ Term = tuple[Float[Array, ""], Float[Array, ""]]
 
 
 class Sampling(NamedTuple):
-    """Which anchors and RoIs learn, and how boxes are compared.
+    """Which anchors and RoIs of a frame learn.
 
-    border: -1 trains every anchor of the frame, 0 none that pokes out of it.
-    padded: to "the frame" belongs what pads it to multiples of 32 pixels.
-    rpn_beta, box_beta: where smooth L1 turns linear; 0 is plain L1.
-    mask_cells: what a mask learns, see `masks.crop`: "sampled" with 2 x 2 samples per
-    cell, "adaptive" with one per pixel, or "legacy".
-    rpn_class: only objects of this class are such to the RPN's score, all others are
-    background. mmdet 3.3.0 trains MaskTrack R-CNN so, with class 0, by mistake.
-    match_known: the track loss is a mean over RoIs of objects that the previous frame
-    shows, else over all positive ones.
+    Args:
+      anchors, positive_anchors: drawn per frame, and at most so many on objects.
+      rois, positive_rois: the same of the box head; masks learn from the positive.
+      border: -1 trains every anchor of the frame, 0 none that pokes out of it.
+      padded: "the frame" includes the padding up to the backbone's multiple.
     """
 
-    anchors: int = 64
-    positive_anchors: int = 32
-    rois: int = 128
-    positive_rois: int = 32
-    border: int = -1
-    rpn_beta: float = 1 / 9
-    box_beta: float = 1.0
-    padded: bool = False
-    mask_cells: Literal["sampled", "adaptive", "legacy"] = "sampled"
-    rpn_class: int | None = None
-    match_known: bool = False
+    anchors: int
+    positive_anchors: int
+    rois: int
+    positive_rois: int
+    border: int
+    padded: bool
+
+
+class LossKinds(NamedTuple):
+    """How predictions are compared with the truth, where published codes differ.
+
+    Args:
+      rpn_beta, box_beta: where smooth L1 turns linear; 0 is plain L1.
+      mask_cells: target of a mask, see `masks.crop`: "sampled" with 2 x 2 samples per
+        cell, "adaptive" with one per pixel, or "legacy".
+      rpn_class: only objects of this class are foreground to the RPN's score. mmdet
+        3.3.0 trains MaskTrack R-CNN so, with class 0, by mistake. None: all are.
+      match_known: the track loss is a mean over RoIs of objects that the previous frame
+        shows, else over all positive ones.
+    """
+
+    rpn_beta: float
+    box_beta: float
+    mask_cells: Literal["sampled", "adaptive", "legacy"]
+    rpn_class: int | None
+    match_known: bool
 
 
 class Rois(NamedTuple):
@@ -72,14 +90,24 @@ def total(
 
 
 def terms(
-    model: STAN, pairs: Pair, keys: Key[Array, " b"], sampling: Sampling
+    model: STAN,
+    pairs: Pair,
+    keys: Key[Array, " b"],
+    *,
+    thresholds: Thresholds,
+    sampling: Sampling,
+    kinds: LossKinds,
 ) -> dict[str, Term]:
     """Return (sum, count) of each loss over a batch of pairs.
 
-    pairs: with a leading axis b. keys: one per pair, so that what is sampled does not
-    depend on how the batch lies on the devices.
     Only frame 1 is detected in; frame 0 lends its features to the attention and its
     true boxes, on its raw map (A18), to the track head.
+
+    Args:
+      pairs: with a leading axis b.
+      keys: one per pair, so that what is sampled does not depend on how the batch lies
+        on the devices.
+      thresholds: those of the proposals that the heads learn from.
     """
     b, _, fh, fw, _ = pairs.frames.shape
     frames = pairs.frames.reshape(2 * b, fh, fw, 3)
@@ -87,43 +115,41 @@ def terms(
     x0, x1 = (
         tuple(x.reshape(b, 2, *x.shape[1:])[:, i] for x in levels) for i in (0, 1)
     )
-    levels = model.attend(model.attended(x0), x1, pairs.size_hw)
+    regions = model.regions(model.attended(x0), x1, pairs.size_hw, thresholds)
     anchor_keys, roi_keys = jax.vmap(jax.random.split, out_axes=1)(keys)
 
-    logits, deltas = zip(*(model.rpn(x) for x in levels), strict=True)
-    level_anchors = model.anchors(levels)
-    found = _rpn(
-        jnp.concatenate(logits, 1),
-        jnp.concatenate(deltas, 1),
-        jnp.concatenate(level_anchors),
-        pairs,
-        anchor_keys,
-        sampling,
-    )
-    proposals = model.propose(logits, deltas, level_anchors, pairs.size_hw)
-    proposals = jax.lax.stop_gradient(proposals)
+    rpn = _rpn(regions, pairs, anchor_keys, model.backbone.multiple, sampling, kinds)
+
+    proposals = jax.lax.stop_gradient(regions.proposals)
     rois = jax.vmap(sample_rois, in_axes=(0, 0, 0, None))(
         proposals, pairs, roi_keys, sampling
     )
-    features = model.pool(levels, rois.boxes, BOX_CELLS)
-    found |= _box(*model.box_head(features), rois, pairs, sampling)
+    features = model.pool(regions.levels, rois.boxes, BOX_CELLS)
+    box = _box(*model.box_head(features), rois, pairs, kinds)
+
     reference = model.pool(x0, pairs.boxes[:, 0], BOX_CELLS)
-    found |= _track(
-        model.track_head(features), model.track_head(reference), rois, pairs, sampling
+    track = _track(
+        model.track_head(features), model.track_head(reference), rois, pairs, kinds
     )
-    return found | _mask(model, levels, rois, pairs, sampling)
+    mask = _mask(model, regions.levels, rois, pairs, sampling.positive_rois, kinds)
+    return rpn | box | track | mask
 
 
 def sample_anchors(
-    anchors: Float[Array, "a 4"], pair: Pair, key: Key[Array, ""], sampling: Sampling
+    anchors: Float[Array, "a 4"],
+    pair: Pair,
+    key: Key[Array, ""],
+    sampling: Sampling,
+    multiple: int,
 ) -> tuple[assign.Sample, Int[Array, " n"]]:
     """Return the anchors of one frame that learn, and the object of each positive one.
 
+    multiple: of the backbone, in pixels; see `padded` of `Sampling`.
     Source: masktrack_rcnn anchor_target.py; IoU 0.7 and 0.3.
     """
     size_hw = pair.size_hw
     if sampling.padded:
-        size_hw = -(-size_hw // COARSEST) * COARSEST
+        size_hw = -(-size_hw // multiple) * multiple
     role = assign.assign(
         boxes.iou(anchors, pair.boxes[1]),
         pair.present[1],
@@ -185,25 +211,29 @@ def smooth_l1(error: Float[Array, "*n"], beta: float) -> Float[Array, "*n"]:
 
 
 def _rpn(
-    logits: Float[Array, "b a"],
-    deltas: Float[Array, "b a 4"],
-    anchors: Float[Array, "a 4"],
+    regions: Regions,
     pairs: Pair,
     keys: Key[Array, " b"],
+    multiple: int,
     sampling: Sampling,
+    kinds: LossKinds,
 ) -> dict[str, Term]:
+    logits = jnp.concatenate(regions.logits, 1)  # [b a]
+    deltas = jnp.concatenate(regions.deltas, 1)  # [b a 4]
+    anchors = jnp.concatenate(regions.anchors)  # [a 4]
+
     def one(logits, deltas, pair, key):
-        drawn, index = sample_anchors(anchors, pair, key, sampling)
+        drawn, index = sample_anchors(anchors, pair, key, sampling, multiple)
         row = drawn.index
         is_object = drawn.positive
-        if sampling.rpn_class is not None:
-            is_object &= pair.labels[index] == sampling.rpn_class
+        if kinds.rpn_class is not None:
+            is_object &= pair.labels[index] == kinds.rpn_class
         score = optax.sigmoid_binary_cross_entropy(
             logits[row], is_object.astype(jnp.float32)
         )
         target = boxes.encode(pair.boxes[1][index], anchors[row])
         target = jnp.where(drawn.positive[:, None], target, 0.0)
-        error = smooth_l1(deltas[row] - target, sampling.rpn_beta).sum(1)
+        error = smooth_l1(deltas[row] - target, kinds.rpn_beta).sum(1)
         return (
             jnp.where(drawn.valid, score, 0.0).sum(),
             jnp.where(drawn.positive, error, 0.0).sum(),
@@ -220,7 +250,7 @@ def _box(
     deltas: Float[Array, "b n _ 4"],
     rois: Rois,
     pairs: Pair,
-    sampling: Sampling,
+    kinds: LossKinds,
 ) -> dict[str, Term]:
     background = logits.shape[-1] - 1
     label = jnp.take_along_axis(pairs.labels, rois.object, axis=1)
@@ -232,7 +262,7 @@ def _box(
     wanted = jax.vmap(lambda t, r: boxes.encode(t, r, stds=BOX_STDS))(truth, rois.boxes)
     wanted = jnp.where(rois.positive[..., None], wanted, 0.0)
     said = jnp.take_along_axis(deltas, label[..., None, None], axis=2)[:, :, 0]
-    error = smooth_l1(said - wanted, sampling.box_beta).sum(-1)
+    error = smooth_l1(said - wanted, kinds.box_beta).sum(-1)
     count = rois.valid.sum().astype(jnp.float32)
     positives = rois.positive.sum().astype(jnp.float32)
     return {
@@ -247,7 +277,7 @@ def _track(
     reference: Float[Array, "b m e"],
     rois: Rois,
     pairs: Pair,
-    sampling: Sampling,
+    kinds: LossKinds,
 ) -> dict[str, Term]:
     there = pairs.present[:, 0]  # [b m]
     logits = jnp.einsum("bne,bme->bnm", embeds, reference)
@@ -258,7 +288,7 @@ def _track(
     entropy = optax.softmax_cross_entropy_with_integer_labels(logits, target)
     right = (logits.argmax(-1) == target) & rois.positive
     count = rois.positive.sum().astype(jnp.float32)
-    learns = (target > 0).sum().astype(jnp.float32) if sampling.match_known else count
+    learns = (target > 0).sum().astype(jnp.float32) if kinds.match_known else count
     return {
         "track": (jnp.where(rois.positive, entropy, 0.0).sum(), learns),
         "accuracy_track": (right.sum().astype(jnp.float32), count),
@@ -266,9 +296,14 @@ def _track(
 
 
 def _mask(
-    model: STAN, levels: tuple[Array, ...], rois: Rois, pairs: Pair, sampling: Sampling
+    model: STAN,
+    levels: tuple[Array, ...],
+    rois: Rois,
+    pairs: Pair,
+    positive_rois: int,
+    kinds: LossKinds,
 ) -> dict[str, Term]:
-    first = jax.tree.map(lambda x: x[:, : sampling.positive_rois], rois)
+    first = jax.tree.map(lambda x: x[:, :positive_rois], rois)
     b, n = first.object.shape
     features = model.pool(levels, first.boxes, MASK_CELLS)
     logits = model.mask_head(features.reshape(b * n, *features.shape[2:]))
@@ -276,7 +311,7 @@ def _mask(
     label = jnp.take_along_axis(pairs.labels, first.object, axis=1)
     logits = jnp.take_along_axis(logits, label[..., None, None, None], axis=-1)
     logits = logits[..., 0].astype(jnp.float32)
-    cells = sampling.mask_cells
+    cells = kinds.mask_cells
     crop = partial(
         masks.crop,
         out=2 * MASK_CELLS,

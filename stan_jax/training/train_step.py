@@ -6,18 +6,16 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from flax import nnx
 from jax.flatten_util import ravel_pytree
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float, Int, Key, PyTree
 
-from stan_jax.errors import InputError
-from stan_jax.model.stan import STAN
+from stan_jax.model import parameters
+from stan_jax.model.parameters import Parameters
+from stan_jax.model.stan import Thresholds
 from stan_jax.training import losses
-from stan_jax.training.losses import Sampling
+from stan_jax.training.losses import LossKinds, Sampling
 from stan_jax.types import Pair
-
-DTYPES = ("float32", "bfloat16")
 
 
 class TrainState(NamedTuple):
@@ -28,61 +26,50 @@ class TrainState(NamedTuple):
     opt: PyTree
 
 
-class Split(NamedTuple):
-    """A model cut into its structure, what learns, and what does not."""
-
-    structure: Any
-    params: dict
-    frozen: dict
-
-
-def split(model: STAN) -> Split:
-    """Return the three parts as plain dicts; `merge` puts them together again."""
-    structure, params, frozen = nnx.split(model, nnx.Param, ...)
-    return Split(structure, nnx.to_pure_dict(params), nnx.to_pure_dict(frozen))
-
-
-def merge(parts: Split, params: PyTree, dtype: str = "float32") -> STAN:
-    """Return the model with these parameters, computing in `dtype`.
-
-    Raises: InputError for another dtype than "float32" and "bfloat16".
-    """
-    if dtype not in DTYPES:
-        rule = f"must be one of {', '.join(DTYPES)}, is '{dtype}'"
-        raise InputError("dtype", "", rule)
-    params, frozen = jax.tree.map(
-        lambda x: jnp.asarray(x, dtype), (params, parts.frozen)
-    )
-    return nnx.merge(parts.structure, params, frozen)
-
-
 def start(params: PyTree, optimizer: optax.GradientTransformation) -> TrainState:
     """Return the state before the first update."""
     return TrainState(jnp.int32(0), params, optimizer.init(params))
 
 
 def make_train_step(
-    parts: Split,
+    structure: Any,
+    statistics: dict,
     optimizer: optax.GradientTransformation,
     mesh: Mesh,
     *,
     seed: int,
     loss_weights: Mapping[str, float],
+    thresholds: Thresholds,
     sampling: Sampling,
-    dtype: str = "float32",
+    kinds: LossKinds,
+    dtype: str,
 ) -> Callable[[TrainState, Pair], tuple[TrainState, dict[str, Float[Array, ""]]]]:
     """Return the jitted update; it takes over the buffers of the state it is given.
 
-    mesh: each device computes its pairs of the batch by itself; one sum over its axis
-    `data` joins their gradients.
-    dtype: of the computation, "float32" or "bfloat16"; parameters, losses and the
-    optimizer stay float32. Metrics are those of the parameters before the update.
+    Metrics are those of the parameters before the update.
+
+    Args:
+      structure, statistics: of the model, see `parameters.split`.
+      mesh: each device computes its pairs of the batch by itself; one sum over its axis
+        `data` joins their gradients.
+      seed: of the anchors and RoIs that are drawn, with the step.
+      loss_weights: factor on each loss.
+      thresholds, sampling, kinds: see `losses.terms`.
+      dtype: of the computation, "float32" or "bfloat16"; parameters, losses and the
+        optimizer stay float32.
     """
 
     def gradients(params: PyTree, pairs: Pair, keys: Key[Array, " b"]):
         def loss_fn(params):
-            model = merge(parts, params, dtype)
-            terms = losses.terms(model, pairs, keys, sampling)
+            model = parameters.merge(structure, Parameters(params, statistics), dtype)
+            terms = losses.terms(
+                model,
+                pairs,
+                keys,
+                thresholds=thresholds,
+                sampling=sampling,
+                kinds=kinds,
+            )
             # Over the counts of all devices, so that shares of means can be added.
             terms = {k: (s, jax.lax.psum(c, "data")) for k, (s, c) in terms.items()}
             return losses.total(terms, loss_weights)

@@ -1,3 +1,4 @@
+from functools import partial
 from typing import Any
 
 import jax
@@ -8,7 +9,7 @@ import tiny_model
 from flax import nnx
 
 from stan_jax.model import stan
-from stan_jax.model.stan import STAN
+from stan_jax.model.build import architecture
 from stan_jax.types import Proposals
 
 FULL: dict[str, Any] = tiny_model.SETTINGS | dict(
@@ -25,6 +26,7 @@ FULL: dict[str, Any] = tiny_model.SETTINGS | dict(
     embed_channels=1024,
     background_columns=True,
 )
+THRESHOLDS = tiny_model.THRESHOLDS
 SIZES = jnp.array([[64, 96], [50, 75]])  # of the two frames of a batch
 
 
@@ -39,8 +41,9 @@ def run(model, previous, frames, sizes):
     x0 = model.attended(model.features(previous, sizes))
     levels = model.attend(x0, model.features(frames, sizes), sizes)
     logits, deltas = zip(*(model.rpn(x) for x in levels), strict=True)
-    proposals = model.propose(logits, deltas, model.anchors(levels), sizes)
-    return levels, proposals, model.detect(levels, proposals, sizes)
+    anchors = model.anchors(levels)
+    proposals = model.propose(logits, deltas, anchors, sizes, THRESHOLDS)
+    return levels, proposals, model.detect(levels, proposals, sizes, THRESHOLDS)
 
 
 def _frames(seed=0):
@@ -161,16 +164,16 @@ def _greedy(rows, threshold):
     return kept
 
 
-def _propose_loop(logits, deltas, anchors, size_hw, model):
+def _propose_loop(logits, deltas, anchors, size_hw, thresholds):
     rows = []
     for level, (logit, delta, anchor) in enumerate(
         zip(logits, deltas, anchors, strict=True)
     ):
-        for a in np.argsort(-logit)[: model.pre_nms]:
+        for a in np.argsort(-logit)[: thresholds.pre_nms]:
             box = _clip(_decode(anchor[a], delta[a]), size_hw)
             if np.prod(box[2:] - box[:2]) > 0:
                 rows.append((1 / (1 + np.exp(-logit[a])), box, level))
-    return _greedy(rows, model.rpn_nms)[: model.proposals]
+    return _greedy(rows, thresholds.rpn_nms)[: thresholds.proposals]
 
 
 def _said(seed, loud=1.0):
@@ -187,19 +190,23 @@ def _said(seed, loud=1.0):
 
 def _model(**changes):
     """A model without arrays: enough to propose."""
-    return nnx.eval_shape(
-        lambda: STAN(**(tiny_model.SETTINGS | changes), rngs=nnx.Rngs(0))
-    )
+    return nnx.eval_shape(lambda: tiny_model.plain(**changes))
+
+
+def _propose(model, thresholds):
+    """`propose` compiled, with these thresholds."""
+    return jax.jit(partial(model.propose, thresholds=thresholds))
 
 
 @pytest.mark.parametrize(
     ("loud", "proposals", "rpn_nms"), [(0.5, 40, 0.7), (2.0, 40, 0.3), (0.5, 500, 0.5)]
 )
 def test_propose_equals_loops(loud, proposals, rpn_nms):
-    model = _model(pre_nms=50, proposals=proposals, rpn_nms=rpn_nms)
+    model = _model()
+    thresholds = THRESHOLDS._replace(pre_nms=50, proposals=proposals, rpn_nms=rpn_nms)
     logits, deltas, maps = _said(1, loud)
     anchors = model.anchors(maps)
-    got = jax.jit(model.propose)(logits, deltas, anchors, SIZES)
+    got = _propose(model, thresholds)(logits, deltas, anchors, SIZES)
     candidates = 3 * 50 + 18 + 6  # the coarser levels have fewer than 50 anchors
     assert got.scores.shape == (2, min(proposals, candidates))
     for i in range(2):
@@ -207,7 +214,7 @@ def test_propose_equals_loops(loud, proposals, rpn_nms):
             *([np.asarray(x[i], np.float64) for x in y] for y in (logits, deltas)),
             [np.asarray(x, np.float64) for x in anchors],
             SIZES[i],
-            model,
+            thresholds,
         )
         num = len(want)
         assert num == proposals or num < candidates
@@ -221,7 +228,8 @@ def test_propose_equals_loops(loud, proposals, rpn_nms):
 
 def test_propose_equals_mmdet(golden):
     arrays = np.load(golden / "parity/mmdet_masktrack_infer.npz")
-    model = _model(anchor_scale=8.0, pre_nms=200, proposals=200, rpn_nms=0.7)
+    model = _model(anchor_scale=8.0)
+    thresholds = THRESHOLDS._replace(pre_nms=200, proposals=200, rpn_nms=0.7)
     logits, deltas = (
         [
             jnp.asarray(
@@ -232,7 +240,7 @@ def test_propose_equals_mmdet(golden):
         for kind, shape in (("cls", (1, -1)), ("reg", (1, -1, 4)))
     )
     maps = [jnp.zeros((1, *arrays[f"f0_rpn_cls_{i}"].shape[2:], 1)) for i in range(5)]
-    got = jax.jit(model.propose)(
+    got = _propose(model, thresholds)(
         logits, deltas, model.anchors(maps), jnp.array([[90, 160]])
     )
     assert got.valid.all()
@@ -241,10 +249,11 @@ def test_propose_equals_mmdet(golden):
 
 
 def test_no_proposal_where_every_box_lies_outside():
-    model = _model(pre_nms=50, proposals=40)
+    model = _model()
+    thresholds = THRESHOLDS._replace(pre_nms=50, proposals=40)
     logits, deltas, maps = _said(2)
     deltas = [x.at[..., 0].set(1e4) for x in deltas]
-    got = jax.jit(model.propose)(logits, deltas, model.anchors(maps), SIZES)
+    got = _propose(model, thresholds)(logits, deltas, model.anchors(maps), SIZES)
     assert not got.valid.any()
     np.testing.assert_array_equal(got.scores, 0)
 
@@ -252,15 +261,26 @@ def test_no_proposal_where_every_box_lies_outside():
 # ------------------------------------------------------------------------ detections
 
 
-def _detect(model, levels, proposals, logits, deltas, sizes):
+class _Says:
+    """A box head that answers always the same."""
+
+    def __init__(self, num_classes, answer):
+        self.num_classes, self.answer = num_classes, answer
+
+    def __call__(self, roi):
+        return self.answer
+
+
+def _detect(model, levels, proposals, logits, deltas, sizes, thresholds=THRESHOLDS):
     """`detect` of a model whose box head gives this answer."""
     graph, state = nnx.split(model)
 
     @jax.jit
     def detect(state, levels, proposals, logits, deltas, sizes):
         model = nnx.merge(graph, state)
-        model.box_head = lambda roi: (logits, deltas)
-        return model.detect(levels, proposals, sizes)
+        # Said in its place; it still knows how many classes there are.
+        model.box_head = _Says(model.box_head.num_classes, (logits, deltas))
+        return model.detect(levels, proposals, sizes, thresholds)
 
     return detect(state, levels, proposals, logits, deltas, sizes)
 
@@ -291,17 +311,17 @@ def _answer(seed, num, classes, loud=2.0):
     return proposals, logits, deltas
 
 
-def _detect_loop(boxes, valid, logits, deltas, size_hw, model):
+def _detect_loop(boxes, valid, logits, deltas, size_hw, thresholds):
     rows = []
     for n in np.flatnonzero(valid):
         probs = np.exp(logits[n] - logits[n].max())
         probs /= probs.sum()
-        for k in range(model.num_classes):  # the last column is the background
-            if probs[k] > model.score_threshold:
+        for k in range(len(probs) - 1):  # the last column is the background
+            if probs[k] > thresholds.score_threshold:
                 box = _decode(boxes[n], deltas[n, k], (0.1, 0.1, 0.2, 0.2))
                 rows.append((probs[k], _clip(box, size_hw), k))
-    rows = sorted(rows, key=lambda r: -r[0])[: model.nms_candidates]
-    return _greedy(rows, model.box_nms)[: model.detections]
+    rows = sorted(rows, key=lambda r: -r[0])[: thresholds.nms_candidates]
+    return _greedy(rows, thresholds.box_nms)[: thresholds.detections]
 
 
 @pytest.mark.parametrize(
@@ -315,12 +335,13 @@ def _detect_loop(boxes, valid, logits, deltas, size_hw, model):
 )
 def test_detect_equals_loops(model, num, detections, nms_candidates, score_threshold):
     proposals, logits, deltas = _answer(num, num, 3)
-    graph, state = nnx.split(model)
-    model = nnx.merge(graph, state)
-    model.detections, model.nms_candidates = detections, nms_candidates
-    model.score_threshold = score_threshold
+    thresholds = THRESHOLDS._replace(
+        detections=detections,
+        nms_candidates=nms_candidates,
+        score_threshold=score_threshold,
+    )
     levels = _levels()
-    got = _detect(model, levels, proposals, logits, deltas, SIZES)
+    got = _detect(model, levels, proposals, logits, deltas, SIZES, thresholds)
     assert got.scores.shape == (2, detections)
     for i in range(2):
         want = _detect_loop(
@@ -329,7 +350,7 @@ def test_detect_equals_loops(model, num, detections, nms_candidates, score_thres
             np.asarray(logits[i], np.float64),
             np.asarray(deltas[i], np.float64),
             SIZES[i],
-            model,
+            thresholds,
         )
         n = len(want)
         assert n > 0
@@ -360,7 +381,7 @@ def test_masks_and_embeddings_are_of_the_refined_boxes_and_of_the_label(model):
 
 def test_detect_equals_mmdet(golden):
     arrays = np.load(golden / "parity/mmdet_masktrack_infer.npz")
-    model = tiny_model.build(num_classes=40, detections=10, nms_candidates=8000)
+    model = tiny_model.build(num_classes=40)
     proposals = Proposals(
         jnp.asarray(arrays["f0_proposals"][None]),
         jnp.asarray(arrays["f0_proposal_scores"][None]),
@@ -373,6 +394,7 @@ def test_detect_equals_mmdet(golden):
         jnp.asarray(arrays["f0_cls_score"][None]),
         jnp.asarray(arrays["f0_bbox_pred"].reshape(1, 200, 40, 4)),
         jnp.array([[90, 160]]),
+        THRESHOLDS._replace(detections=10, nms_candidates=8000),
     )
     assert got.valid.all()
     np.testing.assert_array_equal(got.labels[0], arrays["f0_det_labels"])
@@ -424,7 +446,7 @@ def test_columns_of_the_background_are_never_read(model):
 
 
 def _count(**settings):
-    model = nnx.eval_shape(lambda: STAN(**(FULL | settings), rngs=nnx.Rngs(0)))
+    model = nnx.eval_shape(lambda: tiny_model.plain(**(FULL | settings)))
     return sum(x.size for x in jax.tree.leaves(nnx.state(model, nnx.Param)))
 
 
@@ -467,20 +489,39 @@ def test_frozen_paths_are_those_without_a_gradient():
     for path, grad in jax.tree_util.tree_leaves_with_path(nnx.to_pure_dict(grads)):
         name = "/".join(str(key.key) for key in path)
         if name.startswith(("backbone/", "fpn/")):
-            prefixes = [p for p in stan.frozen_paths(model) if name.startswith(f"{p}/")]
+            prefixes = [p for p in model.frozen_paths if name.startswith(f"{p}/")]
             assert (np.abs(grad).max() == 0) == bool(prefixes), name
             seen.update(prefixes)
     assert seen == {"backbone/conv1", "backbone/bn1", "backbone/layer1"}
 
 
 def test_architecture_is_what_parameters_depend_on():
-    settings, names = tiny_model.SETTINGS, ["cat", "dog", "cow"]
-    want = stan.architecture(settings, names)
-    for free in (dict(detections=9), dict(score_threshold=0.5), dict(proposals=7)):
-        assert stan.architecture(settings | free, names) == want
-    for bound in (dict(channels=32), dict(sta=None), dict(anchor_scale=8.0)):
-        assert stan.architecture(settings | bound, names) != want
-    assert stan.architecture(settings, names[::-1]) != want
+    settings = tiny_model.SETTINGS
+    want = architecture(settings)
+    free = settings["backbone_args"] | {"frozen_stages": 2}
+    for same in (dict(backbone_args=free), dict(conventions={}), dict(num_classes=9)):
+        assert architecture(settings | same) == want
+    written = dict(settings["sta"], scale=1.0, share_embed=True)
+    assert architecture(settings | {"sta": written}) == want
+    for bound in (
+        dict(channels=32),
+        dict(sta=None),
+        dict(anchor_scale=8.0),
+        dict(conventions=dict(aligned=False)),
+        dict(backbone_args=settings["backbone_args"] | {"caffe": True}),
+    ):
+        assert architecture(settings | bound) != want
+
+
+def test_architecture_leaves_out_what_either_backbone_freezes():
+    for backbone, name in (
+        ("resnet18", "frozen_stages"),
+        ("mobilenet_v2", "frozen_blocks"),
+    ):
+        settings = tiny_model.SETTINGS | dict(backbone=backbone, backbone_args={})
+        frozen = settings | dict(backbone_args={name: 2})
+        assert architecture(frozen) == architecture(settings)
+        assert name not in architecture(frozen)["backbone_args"]
 
 
 def test_an_empty_setting_of_the_attention_is_no_baseline():

@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 
 from stan_jax.tracking import memory as queue
-from stan_jax.tracking.memory import MASKTRACK, Match, MatchWeights
+from stan_jax.tracking.memory import Match, MatchWeights
 from stan_jax.types import Detections
 
 E = 4
 score = jax.jit(queue.score)
 match = jax.jit(queue.match)
+MASKTRACK = MatchWeights(score=1.0, iou=2.0, label=10.0)
 write = jax.jit(queue.write, static_argnames=("update_labels", "expire_after"))
 _HALF_OPEN = np.array([0, 0, 1, 1], np.float32)  # from inclusive boxes
 

@@ -1,4 +1,5 @@
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,9 +12,22 @@ from stan_jax.tracking import rollout
 T, SLOTS = 4, 10
 SIZE = jnp.array([60, 88])  # inside a canvas of 64 x 96
 
-_static = ("first_frame", "update_labels", "expire_after")
-clip = jax.jit(rollout.clip, static_argnames=_static)
-step = jax.jit(rollout.step, static_argnames=_static)
+HOW: dict[str, Any] = dict(
+    thresholds=tiny_model.THRESHOLDS,
+    association=tiny_model.ASSOCIATION,
+    first_frame="self",
+)
+_static = tuple(HOW)
+jitted_clip = jax.jit(rollout.clip, static_argnames=_static)
+jitted_step = jax.jit(rollout.step, static_argnames=_static)
+
+
+def clip(*args, **options):
+    return jitted_clip(*args, **(HOW | options))
+
+
+def step(*args, **options):
+    return jitted_step(*args, **(HOW | options))
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +130,7 @@ def test_two_videos_interleaved_equal_each_alone(model, videos):
 
 def test_two_videos_under_vmap_equal_one_by_one(model, videos):
     both = jax.jit(
-        jax.vmap(partial(rollout.clip, model), in_axes=(None, 0, None, None))
+        jax.vmap(partial(rollout.clip, model, **HOW), in_axes=(None, 0, None, None))
     )
     frames = jnp.stack([video[:T] for video in videos])
     memory, tracks = both(_start(model), frames, SIZE, jnp.ones(T, bool))
@@ -132,10 +146,9 @@ def _explicit(model, video, previous):
     """What is found in each frame of a video, given the frame before each."""
     sizes = jnp.broadcast_to(SIZE[None], (len(video), 2))
     x0 = model.attended(model.features(previous, sizes))
-    levels = model.attend(x0, model.features(video, sizes), sizes)
-    logits, deltas = zip(*(model.rpn(x) for x in levels), strict=True)
-    proposals = model.propose(logits, deltas, model.anchors(levels), sizes)
-    return model.detect(levels, proposals, sizes)
+    x1, thresholds = model.features(video, sizes), tiny_model.THRESHOLDS
+    levels, *_, proposals = model.regions(x0, x1, sizes, thresholds)
+    return model.detect(levels, proposals, sizes, thresholds)
 
 
 def test_each_frame_attends_to_the_raw_one_before_and_the_first_to_itself(
@@ -226,12 +239,13 @@ def test_another_way_of_the_first_frame_is_refused(model, videos):
             videos[0],
             SIZE,
             jnp.ones(6, bool),
-            first_frame="none",
+            **(HOW | dict(first_frame="none")),
         )
 
 
 def test_options_of_the_queue_arrive_there(model, videos):
-    memory, _ = _clips(model, videos[0], 4, expire_after=1)
+    short = tiny_model.ASSOCIATION._replace(expire_after=1)
+    memory, _ = _clips(model, videos[0], 4, association=short)
     _, everything = _clips(model, videos[0], 4)
     assert (memory.last_seen[memory.live] == 3).all()
     assert set(memory.ids[memory.live].tolist()) < set(everything.ids.ravel().tolist())
@@ -244,7 +258,12 @@ def test_memory_starts_in_the_shapes_and_types_that_clip_returns(model):
         memory = _start(given)
         assert {x.dtype for x in memory.features} == {np.dtype(dtype)}
         after, _ = jax.eval_shape(
-            rollout.clip, given, memory, frames, SIZE, jnp.ones(T, bool)
+            partial(rollout.clip, **HOW),
+            given,
+            memory,
+            frames,
+            SIZE,
+            jnp.ones(T, bool),
         )
         jax.tree.map(
             lambda a, b: np.testing.assert_equal(
@@ -271,6 +290,6 @@ def cached_operations():
 def test_jit_equals_eager(model, videos):
     valid = jnp.arange(2) < 2
     got = clip(model, _start(model), videos[0][:2], SIZE, valid)
-    want = rollout.clip(model, _start(model), videos[0][:2], SIZE, valid)
+    want = rollout.clip(model, _start(model), videos[0][:2], SIZE, valid, **HOW)
     _agree(got[1], want[1])
     _memories_agree(got[0], want[0])

@@ -6,11 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tiny_model
 import tiny_pairs
 
+from stan_jax.model import parameters
 from stan_jax.model.stan import BOX_CELLS, MASK_CELLS
 from stan_jax.ops import assign
-from stan_jax.training import losses, train_step
+from stan_jax.training import losses
 from stan_jax.training.losses import Rois, Sampling
 from stan_jax.types import Proposals
 
@@ -20,23 +22,28 @@ FEW = Sampling(
     positive_anchors=8,
     rois=12,
     positive_rois=3,
-    rpn_beta=1 / 9,
-    box_beta=0.5,
+    border=-1,
+    padded=False,
 )
+HALF = tiny_pairs.KINDS._replace(box_beta=0.5)
 # Every anchor and every RoI of `tiny_pairs.Given` learns: nothing is left to chance.
-ALL = Sampling(anchors=1536, positive_anchors=1536, rois=18, positive_rois=18)
+ALL = FEW._replace(anchors=1536, positive_anchors=1536, rois=18, positive_rois=18)
 BOX_STDS = np.array([0.1, 0.1, 0.2, 0.2])  # spec section 5
+
+
+_terms = partial(losses.terms, thresholds=tiny_model.THRESHOLDS, kinds=tiny_pairs.KINDS)
 
 
 @pytest.fixture(scope="module")
 def few():
     """(terms, what they were computed from) of two pairs, with the model as it is."""
-    parts = train_step.split(tiny_pairs.model())
+    structure, values = parameters.split(tiny_pairs.model())
 
     @jax.jit
     def run(pairs, keys):
-        model = train_step.merge(parts, parts.params)
-        return losses.terms(model, pairs, keys, FEW), _inside(model, pairs, keys)
+        model = parameters.merge(structure, values)
+        found = _terms(model, pairs, keys, sampling=FEW, kinds=HALF)
+        return found, _inside(model, pairs, keys)
 
     return run
 
@@ -44,20 +51,20 @@ def few():
 @pytest.fixture(scope="module")
 def every():
     """(parameters, function of them and one pair to (terms, gradient of their sum))."""
-    parts = train_step.split(tiny_pairs.model(tiny_pairs.Given))
+    structure, values = parameters.split(tiny_pairs.model(tiny_pairs.Given))
 
     @jax.jit
     def run(params, pairs):
         def loss(params):
-            model = train_step.merge(parts, params)
+            model = parameters.merge(structure, values._replace(params=params))
             keys = jax.random.split(jax.random.key(0), 1)
-            terms = losses.terms(model, pairs, keys, ALL)
+            terms = _terms(model, pairs, keys, sampling=ALL)
             return losses.total(terms, tiny_pairs.WEIGHTS)[0], terms
 
         gradient, terms = jax.grad(loss, has_aux=True)(params)
         return terms, gradient
 
-    return parts.params, run
+    return values.params, run
 
 
 def _inside(model, pairs, keys):
@@ -66,7 +73,9 @@ def _inside(model, pairs, keys):
     levels = model.attend(model.attended(x0), x1, pairs.size_hw)
     logits, deltas = zip(*(model.rpn(x) for x in levels), strict=True)
     anchors = model.anchors(levels)
-    proposals = model.propose(logits, deltas, anchors, pairs.size_hw)
+    proposals = model.propose(
+        logits, deltas, anchors, pairs.size_hw, tiny_model.THRESHOLDS
+    )
     keys = jax.vmap(jax.random.split)(keys)  # the first draws anchors
     draw = jax.vmap(partial(losses.sample_rois, sampling=FEW))
     rois = draw(proposals, pairs, keys[:, 1])
@@ -141,7 +150,7 @@ def _rpn_loop(pair, seen):
         score += math.log1p(math.exp(-logits[row] if is_object else logits[row]))
         if is_object:
             wanted = _encode(pair.boxes[1, target[row]], anchors[row])
-            error += _smooth(deltas[row] - wanted, FEW.rpn_beta)
+            error += _smooth(deltas[row] - wanted, HALF.rpn_beta)
     return {"rpn_score": (score, len(rows)), "rpn_box": (error, len(rows))}
 
 
@@ -154,7 +163,7 @@ def _box_loop(pair, seen):
         entropy += np.log(np.exp(logits[n]).sum()) - logits[n, column]
         if positive:
             wanted = _encode(pair.boxes[1, m], rois.boxes[n]) / BOX_STDS
-            error += _smooth(deltas[n, column] - wanted, FEW.box_beta)
+            error += _smooth(deltas[n, column] - wanted, HALF.box_beta)
     count = rois.valid.sum()
     return {"class": (entropy, count), "box": (error, count)}
 
@@ -270,7 +279,7 @@ def test_anchors_of_the_padding_learn_only_if_it_counts_as_frame():
     grid = jnp.concatenate([centre - 8, centre + 8], 1)
     for padded, wanted in ((False, {0}), (True, {0, 1, 3})):
         sampling = ALL._replace(padded=padded)
-        drawn, _ = losses.sample_anchors(grid, pair, jax.random.key(0), sampling)
+        drawn, _ = losses.sample_anchors(grid, pair, jax.random.key(0), sampling, 32)
         assert set(np.asarray(drawn.index)[np.asarray(drawn.valid)].tolist()) == wanted
 
 
@@ -353,7 +362,7 @@ def test_rpn_learns_from_the_anchors_that_the_border_admits(border):
     empty = tiny_pairs.batch(tiny_pairs.pair(0, present=((0,) * 6,) * 2))
     keys = jax.random.split(jax.random.key(0), 1)
     sampling = ALL._replace(border=border)
-    terms = losses.terms(model, empty, keys, sampling)
+    terms = _terms(model, empty, keys, sampling=sampling)
     height, width = np.asarray(empty.size_hw[0])
     wanted = 0  # without objects every anchor that takes part is background
     for stride in (4, 8, 16, 32, 64):
@@ -391,7 +400,7 @@ def test_track_target_is_the_objects_own_column_or_new():
     )
     # RoI 0 shows its own column, RoI 1 no column; RoI 2 is new, and looks like
     # object 0, which is absent from the reference frame and has no column.
-    found = losses._track(embeds[None], reference, rois, pairs, Sampling())
+    found = losses._track(embeds[None], reference, rois, pairs, tiny_pairs.KINDS)
     np.testing.assert_allclose(found["accuracy_track"], (3, 3))
     np.testing.assert_allclose(found["track"], (2 * math.log(2), 3), rtol=1e-5)
 

@@ -4,15 +4,24 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tiny_model
 import tiny_pairs
 
-from stan_jax.model.stan import frozen_paths
+from stan_jax.model import parameters
 from stan_jax.training import losses, optimizer, train_step
 from stan_jax.training import mesh as meshes
 from stan_jax.training.losses import Sampling
 from stan_jax.types import Pair
 
-SAMPLING = Sampling(anchors=64, positive_anchors=16, rois=12, positive_rois=4)
+SAMPLING = Sampling(
+    anchors=64,
+    positive_anchors=16,
+    rois=12,
+    positive_rois=4,
+    border=-1,
+    padded=False,
+)
+KINDS = tiny_pairs.KINDS
 OPTIM: dict[str, Any] = dict(
     name="sgd",  # unlike Adam's, its steps do not blow up rounding
     peak_lr=0.02,
@@ -33,17 +42,20 @@ class Run:
         # The second of four stages learns, the stem and the first do not.
         arguments = tiny_pairs.SETTINGS["backbone_args"] | {"frozen_stages": 1}
         model = tiny_pairs.model(tiny_pairs.Given, backbone_args=arguments)
-        self.parts = train_step.split(model)
+        structure, self.values = parameters.split(model)
         self.mesh, self.traces = meshes.make_mesh(devices), 0
-        rule = optimizer.build(self.parts.params, **OPTIM, frozen=frozen_paths(model))
-        self.first = train_step.start(self.parts.params, rule)
+        tx = optimizer.build(self.values.params, **OPTIM, frozen=model.frozen_paths)
+        self.first = train_step.start(self.values.params, tx)
         self.update = train_step.make_train_step(
-            self.parts._replace(frozen=meshes.replicate(self.parts.frozen, self.mesh)),
-            rule,
+            structure,
+            meshes.replicate(self.values.statistics, self.mesh),
+            tx,
             self.mesh,
             seed=0,
             loss_weights=tiny_pairs.WEIGHTS,
+            thresholds=tiny_model.THRESHOLDS,
             sampling=SAMPLING,
+            kinds=KINDS,
             dtype=dtype,
         )
 
@@ -56,9 +68,9 @@ class Run:
             return self.update(state, meshes.shard(pairs, self.mesh))
 
     def _counted(self, terms):
-        def counted(*args):
+        def counted(*args, **options):
             self.traces += 1
-            return terms(*args)
+            return terms(*args, **options)
 
         return counted
 
@@ -87,9 +99,7 @@ def _batch(number):
 
 
 def _leaves(tree):
-    flat, _ = jax.tree_util.tree_flatten_with_path(tree)
-    name = jax.tree_util.keystr
-    return {name(p, simple=True, separator="/"): np.asarray(x) for p, x in flat}
+    return {k: np.asarray(x) for k, x in parameters.by_path(tree).items()}
 
 
 def test_update_moves_what_learns_and_no_frozen_stage(run, after):
@@ -203,11 +213,11 @@ def test_update_needs_no_transfer_beyond_the_batch(run):
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_merge_of_split_is_the_model_in_another_type(dtype):
-    parts = train_step.split(tiny_pairs.model(norm="frozen_batch"))
-    assert {k.rsplit("/")[-1] for k in _leaves(parts.frozen)} == {"mean", "var"}
-    assert not {"mean", "var"} & {k.rsplit("/")[-1] for k in _leaves(parts.params)}
-    again = train_step.split(train_step.merge(parts, parts.params, dtype))
-    for a, b in (parts.params, again.params), (parts.frozen, again.frozen):
+    structure, values = parameters.split(tiny_pairs.model(norm="frozen_batch"))
+    assert {k.rsplit("/")[-1] for k in _leaves(values.statistics)} == {"mean", "var"}
+    assert not {"mean", "var"} & {k.rsplit("/")[-1] for k in _leaves(values.params)}
+    _, again = parameters.split(parameters.merge(structure, values, dtype))
+    for a, b in zip(values, again, strict=True):
         want, got = _leaves(a), _leaves(b)
         assert want.keys() == got.keys()
         for name in want:
@@ -219,7 +229,7 @@ def test_merge_of_split_is_the_model_in_another_type(dtype):
 def test_decay_leaves_gamma_norms_and_biases_alone(name):
     """Choice A11. All leaves with one axis are of that kind, and no other."""
     model = tiny_pairs.model()
-    params = jax.tree.map(jnp.ones_like, train_step.split(model).params)
+    params = jax.tree.map(jnp.ones_like, parameters.split(model)[1].params)
     settings = OPTIM | dict(name=name, weight_decay=0.1)
     rule = optimizer.build(params, **settings, frozen=("backbone/layer2", "rpn"))
     nothing = jax.tree.map(jnp.zeros_like, params)

@@ -6,13 +6,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import tiny_model
-from flax import nnx
 
 from stan_jax.model.stan import STAN
+from stan_jax.training.losses import LossKinds
 from stan_jax.types import Pair, Proposals
 
 CANVAS, SETTINGS = tiny_model.CANVAS, tiny_model.SETTINGS
 CLASSES = SETTINGS["num_classes"]
+KINDS = LossKinds(
+    rpn_beta=1 / 9,
+    box_beta=1.0,
+    mask_cells="sampled",
+    rpn_class=None,
+    match_known=False,
+)
 WEIGHTS = dict.fromkeys(("rpn_score", "rpn_box", "class", "box", "track", "mask"), 1.0)
 # Heads start from almost nothing; with these factors they say something, so that a
 # wrong row or column shows in the loss.
@@ -29,7 +36,7 @@ LOUDER = {
 class Given(STAN):
     """A STAN whose proposals do not depend on its parameters."""
 
-    def propose(self, logits, deltas, level_anchors, size_hw) -> Proposals:
+    def propose(self, logits, deltas, level_anchors, size_hw, thresholds) -> Proposals:
         """Return twelve boxes, of which the last four are not valid."""
         b, n = size_hw.shape[0], 12
         corner = jnp.stack([jnp.arange(n) * 5.0, jnp.arange(n) * 2.5], axis=1)
@@ -42,7 +49,11 @@ class Given(STAN):
 
 def model(kind: type[STAN] = STAN, **changes: Any) -> STAN:
     """Return the model, its heads made louder and its gamma no longer 0."""
-    made = kind(**(SETTINGS | changes), rngs=nnx.Rngs(0))
+    made = tiny_model.plain(**changes)
+    if kind is not STAN:
+        names = ("backbone", "fpn", "sta", "rpn", "box_head", "mask_head", "track_head")
+        names += ("anchor_scale", "conventions")
+        made = kind(**{name: getattr(made, name) for name in names})
     for path, factor in LOUDER.items():
         *parents, name = path.split("/")
         holder: Any = made

@@ -5,9 +5,8 @@ r"""MaskTrack R-CNN, ResNet-50-FPN, YouTube-VIS 2019: the baseline.
         --config.data.train.frames=.../train/JPEGImages
 
 `:scratch` trains all of it, with group norm. Without it batch norm is frozen, as
-published, and `--config.backbone_from` (torchvision's ResNet-50) or
-`--config.init_from` (what `stan import` made) must bring the weights that this stands
-on. `:openmmlab` and `:torchvision` are the conventions of weights from there, see
+published, and `--config.init_from` must bring the weights that this stands on:
+torchvision's ResNet-50, a whole detector, or another run. `:openmmlab` and `:torchvision` are the conventions of weights from there, see
 stan_jax/presets.py; the default is `:original`.
 
 Published: 30.3 AP on val (MaskTrack R-CNN paper), 28 to 31 between runs.
@@ -15,7 +14,10 @@ Ours: not measured yet; it needs the data set, which may not be passed on.
 Sources: [M] MaskTrackRCNN masktrack_rcnn_r50_fpn_1x_youtubevos.py, [O] our choice.
 """
 
+from typing import Any, NamedTuple, get_args, get_type_hints
+
 from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
 
 from stan_jax import presets
 
@@ -24,11 +26,13 @@ def get_config(start: str = "original") -> ConfigDict:
     if start not in (*presets.PRESETS, "scratch"):
         known = ", ".join(presets.PRESETS)
         raise ValueError(f"must be 'scratch' or one of {known}, is '{start}'")
+    # What published codes do differently: conventions, thresholds, losses, memory.
+    preset = presets.get("original" if start == "scratch" else start)
     c = ConfigDict()
     c.seed = 0
-    c.init_from = ""  # weights of `stan import`, or of another run
-    c.init_force = False  # start from weights that were trained to be read otherwise
-    c.backbone_from = ""  # a published ResNet; caffe=True below for detectron2's
+    c.init_from = ""  # another run, a folder of `stan import`, or a published file
+    c.init_only = ""  # "backbone" takes nothing else of it
+    c.init_force = False  # also weights that were trained to be read otherwise
 
     c.data = dict(
         train=dict(
@@ -51,7 +55,7 @@ def get_config(start: str = "original") -> ConfigDict:
     )
     c.model = dict(
         backbone="resnet50",
-        backbone_args=dict(frozen_stages=1, caffe=False),  # [M]
+        backbone_args=dict(frozen_stages=1, caffe=False),  # [M]; True: detectron2's
         norm="frozen_batch",  # [M]
         channels=256,  # [M]
         anchor_scale=8.0,  # [M]
@@ -60,15 +64,14 @@ def get_config(start: str = "original") -> ConfigDict:
         mask_channels=256,  # [M]
         mask_depth=4,  # [M]
         embed_channels=1024,  # [M]
+        background_columns=preset.background_columns,
+        conventions=section(preset.conventions),
     )
+    c.thresholds = section(preset.thresholds)
     c.loss = dict(
         weights=dict(rpn_score=1.0, rpn_box=1.0, box=1.0, mask=1.0, track=1.0),
-        sampling=dict(
-            anchors=64,  # [M]
-            positive_anchors=32,  # [M]
-            rois=128,  # [M]
-            positive_rois=32,  # [M]
-        ),
+        sampling=section(preset.sampling),
+        kinds=section(preset.kinds),
     )
     c.loss.weights["class"] = 1.0
     c.optim = dict(
@@ -83,8 +86,10 @@ def get_config(start: str = "original") -> ConfigDict:
     )
     c.tracking = dict(
         clip_length=4,
-        weights=dict(score=1.0, iou=2.0, label=10.0),  # [M] match_coeff
+        slots=preset.slots,
         first_frame="self",  # A12
+        legacy_paste=preset.legacy_paste,
+        association=section(preset.association),
     )
     c.run = dict(
         dtype="float32",
@@ -96,9 +101,35 @@ def get_config(start: str = "original") -> ConfigDict:
         overlays=4,  # videos that eval.py draws
         overlay_score=0.4,  # what it draws of them
     )
-    # What published codes do differently: conventions, thresholds, losses, memory.
-    presets.apply(c, "original" if start == "scratch" else start)
     if start == "scratch":
         c.model.norm = "group"
         c.model.backbone_args.frozen_stages = -1
     return c
+
+
+def with_attention(c: ConfigDict) -> ConfigDict:
+    """Return the config with STA between the pyramid and the RPN."""
+    # [O] A3, A4: P3 to P6; P2 alone would cost 68 GMAC a frame. A5: c_1 = c / 8.
+    c.model.sta = dict(
+        key_channels=32,
+        strides=(8, 16, 32, 64),
+        value_source="current",  # A2
+        normalise="source",  # A1
+        share_embed=True,  # A8
+        scale=1.0,  # A9
+    )
+    c.data.gap = "5"  # [O] A16: at test the previous frame is the adjacent one
+    return c
+
+
+def section(record: NamedTuple) -> dict[str, Any]:
+    """Return a record of settings as a section that the command line can change."""
+    kinds = {name: get_type_hints(type(record))[name] for name in record._fields}
+    found = {}
+    for name, value in record._asdict().items():
+        if isinstance(value, tuple):
+            value = section(value)
+        elif value is None:  # its type is that of what may stand in its place
+            value = placeholder(get_args(kinds[name])[0])
+        found[name] = value
+    return found

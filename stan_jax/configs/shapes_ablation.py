@@ -7,7 +7,7 @@ Published: nothing. Ours: not measured yet.
 
 from ml_collections import ConfigDict
 
-from configs import shapes_hard_sta
+from stan_jax.configs import shapes_sta
 
 VARIANTS = {  # name: section, setting, value
     "target_softmax": ("model.sta", "normalise", "target"),  # A1
@@ -17,13 +17,13 @@ VARIANTS = {  # name: section, setting, value
     "scaled": ("model.sta", "scale", 0.35),  # A9: 1 / sqrt(c_1)
     "skip_first": ("tracking", "first_frame", "skip"),  # A12
     "any_gap": ("data", "gap", "any"),  # A16
-    "update_labels": ("tracking", "update_labels", True),  # as openmmlab
+    "update_labels": ("tracking.association", "update_labels", True),  # as openmmlab
     "bfloat16": ("run", "dtype", "bfloat16"),  # A25
 }
 
 
 def get_config(name: str = "previous_values") -> ConfigDict:
-    c = shapes_hard_sta.get_config()
+    c = shapes_sta.hard(shapes_sta.get_config())
     if name not in VARIANTS:
         raise ValueError(f"must be one of {', '.join(VARIANTS)}, is '{name}'")
     section, setting, value = VARIANTS[name]

@@ -11,11 +11,11 @@ Ours: not measured yet; it needs the data set, which may not be passed on.
 
 from ml_collections import ConfigDict
 
-from configs import ytvis19_r50_sta
+from stan_jax.configs import ytvis19_r50
 
 
 def get_config(start: str = "original") -> ConfigDict:
-    c = ytvis19_r50_sta.get_config(start)
+    c = ytvis19_r50.with_attention(ytvis19_r50.get_config(start))
     for split, folder in (("train", "train"), ("val", "valid")):
         c.data[split].annotations = f"data/ytvis2021/{folder}/instances.json"
         c.data[split].frames = f"data/ytvis2021/{folder}/JPEGImages"

@@ -16,9 +16,9 @@ from ml_collections.config_dict import placeholder
 def get_config() -> ConfigDict:
     c = ConfigDict()
     c.seed = 0
-    c.init_from = ""  # weights of `stan import`, or of another run
-    c.init_force = False  # start from weights that were trained to be read otherwise
-    c.backbone_from = ""  # file of a published backbone
+    c.init_from = ""  # another run, a folder of `stan import`, or a published file
+    c.init_only = ""  # "backbone" takes nothing else of it
+    c.init_force = False  # also weights that were trained to be read otherwise
 
     c.data = dict(
         train=dict(
@@ -57,6 +57,9 @@ def get_config() -> ConfigDict:
         mask_channels=32,
         mask_depth=2,
         embed_channels=64,
+        background_columns=False,
+    )
+    c.thresholds = dict(
         pre_nms=60,
         proposals=60,
         rpn_nms=0.7,  # [M]
@@ -64,7 +67,6 @@ def get_config() -> ConfigDict:
         box_nms=0.5,  # [M]
         detections=10,  # [M]
         nms_candidates=200,
-        background_columns=False,
     )
     c.loss = dict(
         weights=dict(rpn_score=1.0, rpn_box=1.0, box=1.0, mask=1.0, track=1.0),
@@ -74,8 +76,14 @@ def get_config() -> ConfigDict:
             rois=32,
             positive_rois=8,
             border=-1,
+            padded=False,
+        ),
+        kinds=dict(
             rpn_beta=1 / 9,  # [M]
             box_beta=1.0,  # [M]
+            mask_cells="sampled",
+            rpn_class=placeholder(int),  # none
+            match_known=False,
         ),
     )
     c.loss.weights["class"] = 2.0  # [O] shapes are told apart late
@@ -92,10 +100,14 @@ def get_config() -> ConfigDict:
     c.tracking = dict(
         clip_length=6,
         slots=16,
-        weights=dict(score=1.0, iou=2.0, label=10.0),  # [M] match_coeff
-        update_labels=False,
-        expire_after=placeholder(int),  # never
         first_frame="self",  # A12
+        legacy_paste=False,
+        association=dict(
+            weights=dict(score=1.0, iou=2.0, label=10.0),  # [M] match_coeff
+            update_labels=False,
+            expire_after=placeholder(int),  # never
+            share_ids=False,
+        ),
     )
     c.run = dict(
         dtype="float32",
@@ -107,4 +119,12 @@ def get_config() -> ConfigDict:
         overlays=4,  # videos that eval.py draws
         overlay_score=0.6,  # what it draws of them
     )
+    return c
+
+
+def hard(c: ConfigDict) -> ConfigDict:
+    """Return the config with the set whose frames are often spoilt."""
+    for split in ("train", "val"):
+        c.data[split].annotations = f"data/shapes_hard/{split}/instances.json"
+        c.data[split].frames = f"data/shapes_hard/{split}/JPEGImages"
     return c

@@ -7,7 +7,7 @@ Published: nothing. Ours: not measured; `shapes_hard_baseline` is, see the READM
 
 from ml_collections import ConfigDict
 
-from configs import shapes_sta
+from stan_jax.configs import shapes_sta
 
 
 def get_config() -> ConfigDict:

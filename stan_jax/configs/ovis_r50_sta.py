@@ -10,16 +10,16 @@ Ours: not measured yet; it needs the data set, which may not be passed on.
 
 from ml_collections import ConfigDict
 
-from configs import ytvis19_r50_sta
+from stan_jax.configs import ytvis19_r50
 
 
 def get_config(start: str = "original") -> ConfigDict:
-    c = ytvis19_r50_sta.get_config(start)
+    c = ytvis19_r50.with_attention(ytvis19_r50.get_config(start))
     for split, folder in (("train", "train"), ("val", "valid")):
         c.data[split].annotations = f"data/ovis/annotations_{folder}.json"
         c.data[split].frames = f"data/ovis/{folder}"
     # The steps are those of YouTube-VIS 2019.
     c.data.max_objects = 64  # [O] up to about 50 objects stand in one frame
-    c.model.detections = max(c.model.detections, 30)  # [O]
+    c.thresholds.detections = max(c.thresholds.detections, 30)  # [O]
     c.tracking.slots = max(c.tracking.slots, 128)  # [O]
     return c
