@@ -418,7 +418,7 @@ def _check_training(name: str, folder: Folder) -> Iterator[Row]:
     if "rpn_pos_inds" in a:
         yield from _sampled(a, anchors, anchor_boxes, objects, rois)
     family = "original" if name == "orig" else "mmdet"
-    yield from _gradients(grads, wanted, detectors.FAMILIES[family].rules)
+    yield from _gradients(grads, wanted, detectors.FAMILIES[family].renames)
 
 
 def _sampled(a, anchors, anchor_boxes, objects, rois) -> Iterator[Row]:
@@ -439,11 +439,11 @@ def _sampled(a, anchors, anchor_boxes, objects, rois) -> Iterator[Row]:
                 yield same(f"{stage}_pos_gt", rois.object[on], a[f"{stage}_pos_gt"])
 
 
-def _gradients(grads, wanted: dict[str, Any], rules) -> Iterator[Row]:
+def _gradients(grads, wanted: dict[str, Any], renames) -> Iterator[Row]:
     leaves, _ = jax.tree_util.tree_flatten_with_path(grads)
     keystr = partial(jax.tree_util.keystr, simple=True, separator="/")
     ours = {keystr(path): np.asarray(x) for path, x in leaves}
-    theirs, unnamed = names.back(ours, rules)
+    theirs, unnamed = names.back(ours, renames)
     yield same("gradients without a name there", len(unnamed), 0)
     worst = 0.0
     for key, want in wanted.items():

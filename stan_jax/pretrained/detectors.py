@@ -25,7 +25,7 @@ from stan_jax.pretrained import (
     tensors,
     torchvision,
 )
-from stan_jax.pretrained.names import Rule
+from stan_jax.pretrained.names import Rename
 
 EMA = "ema_"  # running means of the weights, which old hooks of mmcv kept beside them
 PARTS = ("backbone", "fpn", "rpn", "box_head", "mask_head", "track_head")
@@ -49,7 +49,7 @@ class Family(NamedTuple):
     defaults: see `names.translate`. absent: a part of names that no file has.
     """
 
-    rules: Sequence[Rule]
+    renames: Sequence[Rename]
     preset: str
     caffe: bool = False
     parts: Sequence[str] = PARTS[:5]
@@ -76,7 +76,7 @@ FAMILIES = {
         defaults=detectron2.MSRA_DEFAULTS,
     ),
     "mobilenet_v2": Family(
-        names.under(mobilenet_v2.RULES, "", "backbone/"), "original", parts=PARTS[:1]
+        names.under(mobilenet_v2.RENAMES, "", "backbone/"), "original", parts=PARTS[:1]
     ),
 }
 FAMILIES["mmtracking"] = FAMILIES["mmdet"]
@@ -149,7 +149,7 @@ def convert(
     result = names.translate(
         path,
         found,
-        about.rules,
+        about.renames,
         wanted,
         defaults=about.defaults,
         may_miss=[f"{part}/" for part in PARTS if part not in about.parts],
@@ -177,7 +177,7 @@ def choose(path: str | Path, found: Mapping[str, Any], family: str) -> str:
         rule = f"must be auto or one of {', '.join(FAMILIES)}, is '{family}'"
         raise InputError("family", "", rule)
     fits = {
-        name: names.count(found, about.rules)
+        name: names.count(found, about.renames)
         for name, about in FAMILIES.items()
         if not any(about.absent in key for key in found)
     }
@@ -198,7 +198,7 @@ def describe(
     path: str | Path, found: Mapping[str, np.ndarray], family: Family
 ) -> tuple[dict[str, Any], int]:
     """Return the arguments of `build` for a file, and its number of classes."""
-    by_path = names.places(found, family.rules)
+    by_path = names.places(found, family.renames)
     backbone = _backbone(path, by_path)
     is_resnet = backbone != "mobilenet_v2"
     sizes = dict(SMALLEST)

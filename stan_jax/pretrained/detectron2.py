@@ -11,7 +11,7 @@ from stan_jax.pretrained.names import (
     DENSE,
     EPSILON,
     ROI,
-    Rule,
+    Rename,
     box_deltas,
     class_logits,
     layer,
@@ -24,46 +24,46 @@ from stan_jax.pretrained.names import (
 STAGES = (1, 2, 3, 4)  # Caffe counts them from 2 on
 
 
-def _affine(source: str, path: str) -> tuple[Rule, Rule]:
-    return Rule(f"{source}_s", f"{path}/scale"), Rule(f"{source}_b", f"{path}/bias")
+def _affine(source: str, path: str) -> tuple[Rename, Rename]:
+    return Rename(f"{source}_s", f"{path}/scale"), Rename(f"{source}_b", f"{path}/bias")
 
 
-def _msra_stage(i: int) -> tuple[Rule, ...]:
+def _msra_stage(i: int) -> tuple[Rename, ...]:
     block, ours = f"res{i + 1}_{{j}}_branch", f"layer{i}/{{j}}"
-    rules = [
-        Rule(f"{block}1_w", f"{ours}/downsample/0/kernel", CONV),
+    lines = [
+        Rename(f"{block}1_w", f"{ours}/downsample/0/kernel", CONV),
         *_affine(f"{block}1_bn", f"{ours}/downsample/1"),
     ]
     for k, letter in enumerate("abc", start=1):
-        rules += [
-            Rule(f"{block}2{letter}_w", f"{ours}/conv{k}/kernel", CONV),
+        lines += [
+            Rename(f"{block}2{letter}_w", f"{ours}/conv{k}/kernel", CONV),
             *_affine(f"{block}2{letter}_bn", f"{ours}/bn{k}"),
         ]
-    return tuple(rules)
+    return tuple(lines)
 
 
 MSRA = (
-    Rule("conv1_w", "conv1/kernel", CAFFE_STEM),
+    Rename("conv1_w", "conv1/kernel", CAFFE_STEM),
     *_affine("res_conv1_bn", "bn1"),
-    *(rule for i in STAGES for rule in _msra_stage(i)),
-    Rule("fc1000_w", ""),
-    Rule("fc1000_b", ""),
+    *(line for i in STAGES for line in _msra_stage(i)),
+    Rename("fc1000_w", ""),
+    Rename("fc1000_b", ""),
 )
 # Their norm divides by nothing; ours by the root of var + EPSILON.
 MSRA_DEFAULTS = {"mean": 0.0, "var": 1.0 - EPSILON}
 
 
-def _stage(i: int) -> tuple[Rule, ...]:
+def _stage(i: int) -> tuple[Rename, ...]:
     block, ours = f"res{i + 1}.{{j}}", f"layer{i}/{{j}}"
     return (
-        Rule(f"{block}.shortcut.weight", f"{ours}/downsample/0/kernel", CONV),
+        Rename(f"{block}.shortcut.weight", f"{ours}/downsample/0/kernel", CONV),
         *norm(f"{block}.shortcut.norm", f"{ours}/downsample/1"),
-        Rule(f"{block}.conv{{k}}.weight", f"{ours}/conv{{k}}/kernel", CONV),
+        Rename(f"{block}.conv{{k}}.weight", f"{ours}/conv{{k}}/kernel", CONV),
         *norm(f"{block}.conv{{k}}.norm", f"{ours}/bn{{k}}"),
     )
 
 
-def _level(i: int) -> list[Rule]:
+def _level(i: int) -> list[Rename]:
     return [
         *layer(f"backbone.fpn_lateral{i + 1}", f"fpn/laterals/{i - 1}", CONV),
         *layer(f"backbone.fpn_output{i + 1}", f"fpn/outputs/{i - 1}", CONV),
@@ -72,15 +72,15 @@ def _level(i: int) -> list[Rule]:
 
 
 BODY = (
-    Rule("stem.conv1.weight", "conv1/kernel", CAFFE_STEM),
+    Rename("stem.conv1.weight", "conv1/kernel", CAFFE_STEM),
     *norm("stem.conv1.norm", "bn1"),
-    *(rule for i in STAGES for rule in _stage(i)),
+    *(line for i in STAGES for line in _stage(i)),
 )
 RPN = "proposal_generator.rpn_head"
 HEADS = "roi_heads.box_predictor"
 MASK_RCNN = (
     *under(BODY, "backbone.bottom_up.", "backbone/"),
-    *(rule for i in STAGES for rule in _level(i)),  # as many as the mask head has
+    *(line for i in STAGES for line in _level(i)),  # as many as the mask head has
     *layer(f"{RPN}.conv", "rpn/conv", CONV),
     *layer(f"{RPN}.objectness_logits", "rpn/logits", CONV),
     *layer(f"{RPN}.anchor_deltas", "rpn/deltas", CONV),
@@ -90,7 +90,7 @@ MASK_RCNN = (
     *box_deltas(f"{HEADS}.bbox_pred", BACKGROUND_LAST),
     *upsampling("roi_heads.mask_head.deconv"),
     *mask_logits("roi_heads.mask_head.predictor", BACKGROUND_LAST),
-    Rule("pixel_mean", ""),
-    Rule("pixel_std", ""),
-    Rule("proposal_generator.anchor_generator.cell_anchors.{i}", ""),
+    Rename("pixel_mean", ""),
+    Rename("pixel_std", ""),
+    Rename("proposal_generator.anchor_generator.cell_anchors.{i}", ""),
 )

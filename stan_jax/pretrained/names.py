@@ -1,4 +1,4 @@
-"""How the tensors of another system find their places in our model, by table."""
+"""Tables that take the tensors of another system to their places in our model."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -15,14 +15,14 @@ OWN = "stan."  # before names of ours that stand in a file of another system
 
 
 class Layout(NamedTuple):
-    """An order of axes and rows: how the file's becomes ours, and the way back."""
+    """An order of axes and rows: the way from the file's to ours, and back."""
 
     ours: Callable[[np.ndarray], np.ndarray]
     theirs: Callable[[np.ndarray], np.ndarray]
 
 
-class Rule(NamedTuple):
-    """One line of a table.
+class Rename(NamedTuple):
+    """Name of a tensor in a file and in our model: one line of a table.
 
     source: name in the file; {i} stands for a number, the same one in `path`.
     path: name of ours, with slashes; empty: the tensor is not needed.
@@ -34,7 +34,7 @@ class Rule(NamedTuple):
 
 
 class Translation(NamedTuple):
-    """What became of a file: our arrays by path, and names by their fate."""
+    """Our arrays of a file by path, and the names that are left over on either side."""
 
     arrays: dict[str, np.ndarray]
     skipped: list[str]  # of the file, not needed
@@ -42,12 +42,12 @@ class Translation(NamedTuple):
 
 
 def _dense(rows: Layout) -> Layout:
-    """[out in] to [in out], after the rows were put in order."""
+    """Return the layout [out in] to [in out], after the rows were put in order."""
     return Layout(lambda x: rows.ours(x).T, lambda x: rows.theirs(x.T))
 
 
 def _point(rows: Layout) -> Layout:
-    """[out in 1 1] to [in out]."""
+    """Return the layout [out in 1 1] to [in out]."""
     return Layout(
         lambda x: rows.ours(x)[:, :, 0, 0].T,
         lambda x: rows.theirs(x.T[:, :, None, None]),
@@ -55,7 +55,7 @@ def _point(rows: Layout) -> Layout:
 
 
 def _roi(kernel: np.ndarray) -> np.ndarray:
-    """[out c*y*x] to [y*x*c out], the cells of a RoI."""
+    """Turn [out c*y*x] into [y*x*c out], the cells of a RoI."""
     rows = kernel.reshape(len(kernel), -1, BOX_CELLS, BOX_CELLS)
     return rows.transpose(2, 3, 1, 0).reshape(-1, len(kernel))
 
@@ -67,7 +67,7 @@ def _roi_back(kernel: np.ndarray) -> np.ndarray:
 
 
 def _deconv(kernel: np.ndarray) -> np.ndarray:
-    """[in out y x] to [in y*x*out]: a deconvolution that never overlaps."""
+    """Turn [in out y x] into [in y*x*out]: a deconvolution that never overlaps."""
     return kernel.transpose(0, 2, 3, 1).reshape(len(kernel), -1)
 
 
@@ -76,7 +76,7 @@ def _deconv_back(kernel: np.ndarray) -> np.ndarray:
 
 
 def _caffe_stem(kernel: np.ndarray) -> np.ndarray:
-    """[out in h w] to [h w in out] of a layer that takes BGR not divided by a std.
+    """Turn [out in h w] of a layer for BGR not divided by a std into [h w in out].
 
     Source: detectron2 config defaults, PIXEL_STD of 1; our frames are RGB over STD.
     """
@@ -89,14 +89,14 @@ def _one_way(kernel: np.ndarray) -> np.ndarray:
 
 
 def _rolled(per_class: int) -> Layout:
-    """Rows by class: the background from the first place to the last."""
+    """Return rows by class, the background moved from the first place to the last."""
     return Layout(
         lambda x: np.roll(x, -per_class, axis=0), lambda x: np.roll(x, per_class, 0)
     )
 
 
 def _without_first(per_class: int) -> Layout:
-    """Rows by class: without those of the background, which nothing reads."""
+    """Return rows by class without those of the background, which nothing reads."""
 
     def back(x: np.ndarray) -> np.ndarray:
         return np.concatenate([np.zeros_like(x[:per_class]), x])
@@ -114,27 +114,27 @@ CAFFE_STEM = Layout(_caffe_stem, _one_way)
 VAR_OF_EPS_0 = Layout(lambda x: (x - np.float64(EPSILON)).astype(np.float32), _one_way)
 
 
-def layer(source: str, path: str, layout: Layout, bias: Layout = AS_IS) -> list[Rule]:
+def layer(source: str, path: str, layout: Layout, bias: Layout = AS_IS) -> list[Rename]:
     """Return the lines of a layer with a bias, as torch names its parts."""
     return [
-        Rule(f"{source}.weight", f"{path}/kernel", layout),
-        Rule(f"{source}.bias", f"{path}/bias", bias),
+        Rename(f"{source}.weight", f"{path}/kernel", layout),
+        Rename(f"{source}.bias", f"{path}/bias", bias),
     ]
 
 
-def norm(source: str, path: str, var: Layout = AS_IS) -> list[Rule]:
+def norm(source: str, path: str, var: Layout = AS_IS) -> list[Rename]:
     """Return the lines of a batch norm as torch names its parts."""
     return [
-        Rule(f"{source}.weight", f"{path}/scale"),
-        Rule(f"{source}.bias", f"{path}/bias"),
-        Rule(f"{source}.running_mean", f"{path}/mean"),
-        Rule(f"{source}.running_var", f"{path}/var", var),
-        Rule(f"{source}.num_batches_tracked", ""),
+        Rename(f"{source}.weight", f"{path}/scale"),
+        Rename(f"{source}.bias", f"{path}/bias"),
+        Rename(f"{source}.running_mean", f"{path}/mean"),
+        Rename(f"{source}.running_var", f"{path}/var", var),
+        Rename(f"{source}.num_batches_tracked", ""),
     ]
 
 
 class Columns(NamedTuple):
-    """Where a family has the background in its class logits, boxes and masks."""
+    """Place of the background in the class logits, boxes and masks of a family."""
 
     logits: Layout
     boxes: Layout
@@ -146,44 +146,44 @@ BACKGROUND_FIRST = Columns(_rolled(1), _rolled(4), _rolled(1))
 FIRST_LEFT_OUT = Columns(_rolled(1), _without_first(4), _without_first(1))
 
 
-def class_logits(source: str, columns: Columns) -> list[Rule]:
+def class_logits(source: str, columns: Columns) -> list[Rename]:
     """Return the lines of the layer that names the class of a RoI."""
     rows = columns.logits
     return layer(source, "box_head/logits", _dense(rows), rows)
 
 
-def box_deltas(source: str, columns: Columns) -> list[Rule]:
+def box_deltas(source: str, columns: Columns) -> list[Rename]:
     """Return the lines of the layer that moves the box of each class."""
     rows = columns.boxes
     return layer(source, "box_head/deltas", _dense(rows), rows)
 
 
-def mask_logits(source: str, columns: Columns) -> list[Rule]:
+def mask_logits(source: str, columns: Columns) -> list[Rename]:
     """Return the lines of the layer that draws the mask of each class."""
     rows = columns.masks
     return layer(source, "mask_head/logits", _point(rows), rows)
 
 
-def upsampling(source: str) -> list[Rule]:
+def upsampling(source: str) -> list[Rename]:
     """Return the lines of the deconvolution of the mask head."""
     return [
-        Rule(f"{source}.weight", "mask_head/upsample/kernel", DECONV),
-        Rule(f"{source}.bias", "mask_head/upsample_bias"),
+        Rename(f"{source}.weight", "mask_head/upsample/kernel", DECONV),
+        Rename(f"{source}.bias", "mask_head/upsample_bias"),
     ]
 
 
-def under(rules: Iterable[Rule], source: str, path: str = "") -> tuple[Rule, ...]:
+def under(renames: Iterable[Rename], source: str, path: str = "") -> tuple[Rename, ...]:
     """Return a table whose names stand below others."""
     return tuple(
-        rule._replace(source=source + rule.source, path=rule.path and path + rule.path)
-        for rule in rules
+        Rename(source + line.source, line.path and path + line.path, line.layout)
+        for line in renames
     )
 
 
 def translate(
     file: str | Path,
     tensors: Mapping[str, np.ndarray],
-    rules: Sequence[Rule],
+    renames: Sequence[Rename],
     wanted: Mapping[str, tuple[int, ...]],
     *,
     defaults: Mapping[str, float] | None = None,
@@ -191,22 +191,28 @@ def translate(
 ) -> Translation:
     """Return our arrays by path, and what was left over on either side.
 
-    wanted: shape of each of our arrays. Names of ours in the file, after OWN, need no
-    rule. defaults: last part of a path -> value of arrays that the file does not hold.
-    may_miss: beginnings of paths that the file need not hold.
+    Args:
+      file: named in errors.
+      tensors: by their names in the file; names of ours, after OWN, need no line.
+      renames: the table.
+      wanted: shape of each of our arrays.
+      defaults: last part of a path -> value of arrays that the file does not hold.
+      may_miss: beginnings of paths that the file need not hold.
+
     Raises: InputError, one for all: tensors without a line, with two or without a
     place, two tensors in one place, other shapes, and places that stay empty.
     """
-    rules = [*rules, *(Rule(OWN + path.replace("/", "."), path) for path in wanted)]
-    patterns = [(_pattern(rule.source), rule) for rule in rules]
+    own = (Rename(OWN + path.replace("/", "."), path) for path in wanted)
+    renames = [*renames, *own]
+    patterns = [(_pattern(rename.source), rename) for rename in renames]
     found, skipped, missing, wrong = {}, [], [], []
     for name, tensor in tensors.items():
-        fits = [(m, rule) for p, rule in patterns if (m := p.fullmatch(name))]
+        fits = [(m, rename) for p, rename in patterns if (m := p.fullmatch(name))]
         if len(fits) != 1:
             wrong.append(f"{name} fits {len(fits)} lines of the table, not 1")
             continue
-        ((match, rule),) = fits
-        path = rule.path.format(**match.groupdict())
+        ((match, rename),) = fits
+        path = rename.path.format(**match.groupdict())
         if not path:
             skipped.append(name)
             continue
@@ -215,7 +221,7 @@ def translate(
             continue
         if path in found:
             wrong.append(f"{name} is a second tensor for {path}")
-        found[path] = _placed(tensor, rule.layout)
+        found[path] = _placed(tensor, rename.layout)
         if tensor.dtype.kind != "f":
             wrong.append(f"{name} holds {tensor.dtype}, must hold floats")
         elif not np.isfinite(tensor).all():
@@ -238,48 +244,48 @@ def translate(
 
 
 def back(
-    arrays: Mapping[str, np.ndarray], rules: Sequence[Rule]
+    arrays: Mapping[str, np.ndarray], renames: Sequence[Rename]
 ) -> tuple[dict[str, np.ndarray], list[str]]:
     """Return arrays of ours under the names of a table, and those that it lacks.
 
     What has no name there goes under its own, after OWN. Of several lines for one
     path the first is written.
     """
-    patterns = [(_pattern(rule.path), rule) for rule in rules if rule.path]
+    patterns = [(_pattern(rename.path), rename) for rename in renames if rename.path]
     result, own = {}, []
     for path, array in arrays.items():
-        fits = [(m, rule) for p, rule in patterns if (m := p.fullmatch(path))]
+        fits = [(m, rename) for p, rename in patterns if (m := p.fullmatch(path))]
         if not fits:
             result[OWN + path.replace("/", ".")] = array
             own.append(path)
             continue
-        match, rule = fits[0]
-        name = rule.source.format(**match.groupdict())
-        result[name] = np.ascontiguousarray(rule.layout.theirs(array))
+        match, rename = fits[0]
+        name = rename.source.format(**match.groupdict())
+        result[name] = np.ascontiguousarray(rename.layout.theirs(array))
     return result, own
 
 
 def places(
-    tensors: Mapping[str, np.ndarray], rules: Sequence[Rule]
+    tensors: Mapping[str, np.ndarray], renames: Sequence[Rename]
 ) -> dict[str, np.ndarray]:
     """Return the tensors, as they are in the file, by our paths; others are left out.
 
     Names of ours, after OWN, are known as well.
     """
-    patterns = [(_pattern(rule.source), rule) for rule in rules]
+    patterns = [(_pattern(rename.source), rename) for rename in renames]
     found = {}
     for name, tensor in tensors.items():
         if name.startswith(OWN):
             found[name.removeprefix(OWN).replace(".", "/")] = tensor
-        for pattern, rule in patterns:
-            if rule.path and (match := pattern.fullmatch(name)):
-                found[rule.path.format(**match.groupdict())] = tensor
+        for pattern, rename in patterns:
+            if rename.path and (match := pattern.fullmatch(name)):
+                found[rename.path.format(**match.groupdict())] = tensor
     return found
 
 
-def count(tensors: Iterable[str], rules: Sequence[Rule]) -> int:
+def count(tensors: Iterable[str], renames: Sequence[Rename]) -> int:
     """Return how many of the names a table knows."""
-    patterns = [_pattern(rule.source) for rule in rules]
+    patterns = [_pattern(rename.source) for rename in renames]
     return sum(any(p.fullmatch(name) for p in patterns) for name in tensors)
 
 

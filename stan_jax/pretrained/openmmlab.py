@@ -11,7 +11,7 @@ from stan_jax.pretrained.names import (
     DENSE,
     ROI,
     Columns,
-    Rule,
+    Rename,
     box_deltas,
     class_logits,
     layer,
@@ -22,7 +22,7 @@ from stan_jax.pretrained.names import (
 from stan_jax.pretrained.torchvision import body
 
 
-def _detector(roi: str, columns: Columns) -> tuple[Rule, ...]:
+def _detector(roi: str, columns: Columns) -> tuple[Rename, ...]:
     box, mask = f"{roi}bbox_head", f"{roi}mask_head"
     return (
         *under(body(), "backbone.", "backbone/"),
@@ -41,7 +41,7 @@ def _detector(roi: str, columns: Columns) -> tuple[Rule, ...]:
     )
 
 
-def _tracker(source: str) -> list[Rule]:
+def _tracker(source: str) -> list[Rename]:
     return [
         *layer(f"{source}.fcs.0", "track_head/fc1", ROI),
         *layer(f"{source}.fcs.1", "track_head/fc2", DENSE),

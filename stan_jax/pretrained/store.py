@@ -82,8 +82,8 @@ def export(workdir: str | Path, out: str | Path, family: str) -> list[str]:
             if path in arrays and not path.startswith("box_head/logits"):
                 arrays[path] = arrays[path][..., : count * per_class]
         lines.append("left out: boxes and masks of the background, which nobody reads")
-    rules = detectors.FAMILIES[family].rules
-    result, own = names.back(arrays, rules)
+    renames = detectors.FAMILIES[family].renames
+    result, own = names.back(arrays, renames)
     # How the weights were trained to be read goes with them, whatever their names.
     note = {k: model[k] for k in ("sta", "conventions")}
     note["categories"] = list(about.categories)

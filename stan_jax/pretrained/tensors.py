@@ -5,13 +5,13 @@ import io
 import json
 import pickle
 import re
-import struct
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import safetensors.numpy
 from numpy._core import multiarray  # where pickled arrays point to
 
 from stan_jax.errors import InputError
@@ -21,7 +21,7 @@ WRAPPERS = ("state_dict", "model", "blobs")  # what stands around the tensors
 PREFIX = "module."  # of torch's DataParallel
 TORCH_LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # a pickled magic number
 NOTE = "stan_jax"  # a key of the format's free text
-SAFETENSORS = {
+DTYPES = {  # of safetensors
     "F64": "<f8",
     "F32": "<f4",
     "F16": "<f2",
@@ -83,12 +83,10 @@ def read(path: str | Path) -> dict[str, np.ndarray]:
 def note(path: str | Path) -> dict[str, Any]:
     """Return what `write` noted beside the arrays; empty for files of others."""
     with open(path, "rb") as file:
-        head = file.read(9)
-        if head[8:] != b"{":
+        if not _is_safetensors(file.read(9)):
             return {}
-        (length,) = struct.unpack("<Q", head[:8])
-        header = json.loads(head[8:] + file.read(length - 1))
-    return json.loads(header.get("__metadata__", {}).get(NOTE, "{}"))
+    with safetensors.safe_open(path, framework="np") as file:
+        return json.loads((file.metadata() or {}).get(NOTE, "{}"))
 
 
 def write(
@@ -96,28 +94,22 @@ def write(
     arrays: Mapping[str, np.ndarray],
     about: Mapping[str, Any] | None = None,
 ) -> None:
-    """Nothing; `path` is a .safetensors file of these arrays, or is not there.
+    """Write a .safetensors file of these arrays, whole or not at all.
 
-    about: a note for `note`, anything that json knows.
+    Args:
+      path: the file.
+      arrays: by name. Equal arrays make equal files, whatever their order.
+      about: a note for `note`, anything that json knows.
+
     Raises: InputError where it cannot be written.
     """
-    header: dict[str, Any] = {"__metadata__": {NOTE: json.dumps(about or {})}}
-    end = 0
-    kinds = {kind: name for name, kind in SAFETENSORS.items() if name != "BF16"}
-    for name, array in arrays.items():
-        start, end = end, end + array.nbytes
-        header[name] = dict(
-            dtype=kinds[array.dtype.newbyteorder("<").str],
-            shape=list(array.shape),
-            data_offsets=[start, end],
-        )
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)  # the format aligns what follows
+    data = safetensors.numpy.save(
+        {name: np.asarray(array, order="C") for name, array in arrays.items()},
+        {NOTE: json.dumps(about or {})},
+    )
     try:
-        with replacing(path) as partial, open(partial, "wb") as file:
-            file.write(struct.pack("<Q", len(text)) + text)
-            for array in arrays.values():
-                file.write(np.ascontiguousarray(array).tobytes())
+        with replacing(path) as partial:
+            partial.write_bytes(data)
     except OSError as error:
         rule = f"cannot be written: {error.strerror or error}; no partial file is left"
         raise InputError(path, "", rule) from error
@@ -130,7 +122,7 @@ def _reader(path: Path, head: bytes) -> Any:
         return _read_npz if all(n.endswith(".npy") for n in names) else _read_torch
     if head == TORCH_LEGACY:
         return _read_torch
-    if head[8:9] == b"{":
+    if _is_safetensors(head):
         return _read_safetensors
     if head[:1] == b"\x80":
         return _read_pickle
@@ -143,22 +135,17 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
         return {name: file[name] for name in file.files}
 
 
+def _is_safetensors(head: bytes) -> bool:
+    return head[8:9] == b"{"  # behind the length of the header, which is json
+
+
 def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
-    """Source: the format's description; 8 bytes of length, json, then the bytes."""
-    data = path.read_bytes()
-    (length,) = struct.unpack("<Q", data[:8])
-    header = json.loads(data[8 : 8 + length])
-    body = memoryview(data)[8 + length :]
+    # Not by `safetensors.numpy`, which fails at bfloat16 since NumPy has no such type.
     found = {}
-    for name, about in header.items():
-        if name == "__metadata__":
-            continue
-        if about["dtype"] not in SAFETENSORS:
+    for name, about in sorted(safetensors.deserialize(path.read_bytes())):
+        if about["dtype"] not in DTYPES:
             raise InputError(path, name, f"is of unknown type {about['dtype']}")
-        start, stop = about["data_offsets"]
-        if not 0 <= start <= stop <= len(body):
-            raise InputError(path, name, f"ends at byte {stop} of {len(body)}")
-        raw = np.frombuffer(body[start:stop], SAFETENSORS[about["dtype"]])
+        raw = np.frombuffer(about["data"], DTYPES[about["dtype"]])
         if about["dtype"] == "BF16":
             raw = (raw.astype(np.uint32) << 16).view(np.float32)
         found[name] = raw.reshape(about["shape"])

@@ -8,7 +8,7 @@ from stan_jax.pretrained.names import (
     ROI,
     VAR_OF_EPS_0,
     Layout,
-    Rule,
+    Rename,
     box_deltas,
     class_logits,
     layer,
@@ -22,26 +22,26 @@ BLOCK = "layer{i}.{j}"
 OURS = "layer{i}/{j}"
 
 
-def body(var: Layout = AS_IS) -> tuple[Rule, ...]:
+def body(var: Layout = AS_IS) -> tuple[Rename, ...]:
     """Return the lines of a ResNet without its classifier."""
     return (
-        Rule("conv1.weight", "conv1/kernel", CONV),
+        Rename("conv1.weight", "conv1/kernel", CONV),
         *norm("bn1", "bn1", var),
-        Rule(f"{BLOCK}.conv{{k}}.weight", f"{OURS}/conv{{k}}/kernel", CONV),
+        Rename(f"{BLOCK}.conv{{k}}.weight", f"{OURS}/conv{{k}}/kernel", CONV),
         *norm(f"{BLOCK}.bn{{k}}", f"{OURS}/bn{{k}}", var),
-        Rule(f"{BLOCK}.downsample.0.weight", f"{OURS}/downsample/0/kernel", CONV),
+        Rename(f"{BLOCK}.downsample.0.weight", f"{OURS}/downsample/0/kernel", CONV),
         *norm(f"{BLOCK}.downsample.1", f"{OURS}/downsample/1", var),
     )
 
 
 RESNET = (
     *body(),
-    Rule("fc.weight", ""),  # the classifier of ImageNet
-    Rule("fc.bias", ""),
+    Rename("fc.weight", ""),  # the classifier of ImageNet
+    Rename("fc.bias", ""),
 )
 
 
-def mask_rcnn(var: Layout = AS_IS) -> tuple[Rule, ...]:
+def mask_rcnn(var: Layout = AS_IS) -> tuple[Rename, ...]:
     """Return the lines of Mask R-CNN, under the names of files old and new."""
     heads, predictor = "roi_heads.mask_head", "roi_heads.mask_predictor"
     box = "roi_heads.box_predictor"
@@ -64,9 +64,9 @@ def mask_rcnn(var: Layout = AS_IS) -> tuple[Rule, ...]:
         *layer("backbone.fpn.layer_blocks.{i}", "fpn/outputs/{i}", CONV),
         *layer("rpn.head.conv", "rpn/conv", CONV),
         *(
-            rule
+            line
             for i in range(4)
-            for rule in layer(f"{heads}.mask_fcn{i + 1}", f"mask_head/convs/{i}", CONV)
+            for line in layer(f"{heads}.mask_fcn{i + 1}", f"mask_head/convs/{i}", CONV)
         ),
     )
 

@@ -1,6 +1,5 @@
-"""How a gradient becomes a step: rate over time, clipping, momentum, decay."""
+"""Optimizer of a training: learning rate over time, clipping, momentum, decay."""
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -25,26 +24,41 @@ def schedule(
     milestones: tuple[int, ...] = (),
     gamma: float = 0.1,
 ) -> optax.Schedule:
-    """Learning rate of each update, the first one being number 0.
+    """Return the learning rate of each update, the first one being number 0.
 
-    Warm-up is linear, from `warmup_factor * peak_lr` at 0 to the full rate at
-    `warmup_steps`. `decay` "steps" multiplies by `gamma` from each milestone on;
-    "cosine" falls from the end of the warm-up to 0 at `total_steps` and stays there.
+    It is the product of `peak_lr`, a warm-up and a decay.
+
+    Args:
+      peak_lr: the full rate.
+      warmup_steps: the update from which on the warm-up is 1.
+      total_steps: the update from which on the decay "cosine" is 0.
+      decay: "steps" multiplies by `gamma` from each milestone on; "cosine" falls from
+        the end of the warm-up on.
+      warmup_factor: of update 0; the warm-up rises linearly from there.
+      milestones: updates, rising.
+      gamma: factor of each milestone.
+
     Raises: InputError for an unknown decay or steps out of order.
     Source: masktrack_spec.md section 7; the two factors multiply, as in mmcv.
     """
     _check_schedule(warmup_steps, total_steps, decay, milestones)
+    warm_up = optax.constant_schedule(1.0)
+    if warmup_steps:
+        warm_up = optax.linear_schedule(warmup_factor, 1.0, warmup_steps)
+    if decay == "steps":
+        scales = {step: gamma ** milestones.count(step) for step in milestones}
+        falling = optax.piecewise_constant_schedule(1.0, scales)
+    else:
+        falling = optax.join_schedules(
+            [
+                optax.constant_schedule(1.0),
+                optax.cosine_decay_schedule(1.0, max(total_steps - warmup_steps, 1)),
+            ],
+            [warmup_steps],
+        )
 
     def rate(count: jax.typing.ArrayLike) -> Float[Array, ""]:
-        step = jnp.asarray(count, jnp.float32)
-        warm = jnp.clip(step / max(warmup_steps, 1), float(warmup_steps == 0), 1.0)
-        factor = warmup_factor + (1.0 - warmup_factor) * warm
-        if decay == "steps":
-            passed = sum((step >= m).astype(jnp.float32) for m in milestones)
-            return peak_lr * factor * gamma ** jnp.asarray(passed, jnp.float32)
-        done = (step - warmup_steps) / max(total_steps - warmup_steps, 1)
-        cosine = 0.5 * (1.0 + jnp.cos(math.pi * jnp.clip(done, 0.0, 1.0)))
-        return peak_lr * factor * cosine
+        return jnp.asarray(peak_lr * warm_up(count) * falling(count), jnp.float32)
 
     return rate
 
@@ -61,13 +75,22 @@ def make(
     no_decay: tuple[str, ...] = NO_DECAY,
     frozen: Callable[[Path], bool] = lambda path: False,
 ) -> optax.GradientTransformation:
-    """The update rule for `params`: clip, then SGD with momentum or AdamW.
+    """Return the optimizer of `params`: clip, then SGD with momentum or AdamW.
 
     "sgd" is PyTorch's: the decay joins the gradient before the momentum, the rate is
     applied outside it. "adamw" decays apart from the moments.
-    clip_norm: bound of the norm over all gradients that are not frozen; None: off.
-    no_decay: last names of leaves without weight decay (Choice A11: gamma, norms).
-    frozen: leaves it accepts get a zero update, keep no state, and count in no norm.
+
+    Args:
+      params: only their structure matters.
+      name: "sgd" or "adamw".
+      learning_rate: a number, or a `schedule`.
+      weight_decay: times a leaf, joins its gradient (sgd) or its update (adamw).
+      clip_norm: bound of the norm over all gradients that are not frozen; None: off.
+      momentum: of "sgd".
+      betas: decay of both moments of "adamw".
+      no_decay: last names of leaves without weight decay (Choice A11: gamma, norms).
+      frozen: leaves it accepts get a zero update, keep no state, and count in no norm.
+
     Raises: InputError for an unknown `name`.
     """
     decayed = jax.tree_util.tree_map_with_path(
@@ -85,15 +108,16 @@ def make(
     )
     decay = optax.add_decayed_weights(weight_decay, mask=decayed)
     if name == "sgd":
-        rule = optax.chain(decay, optax.trace(momentum))
+        optimizer = optax.chain(decay, optax.trace(momentum))
     elif name == "adamw":
-        rule = optax.chain(optax.scale_by_adam(*betas), decay)
+        optimizer = optax.chain(optax.scale_by_adam(*betas), decay)
     else:
         raise InputError("optim.name", "", f"must be sgd or adamw, not {name!r}")
     clip = (
         optax.identity() if clip_norm is None else optax.clip_by_global_norm(clip_norm)
     )
-    learned = optax.chain(clip, rule, optax.scale_by_learning_rate(learning_rate))
+    rate = optax.scale_by_learning_rate(learning_rate)
+    learned = optax.chain(clip, optimizer, rate)
     return optax.partition({"learned": learned, "frozen": optax.set_to_zero()}, labels)
 
 
@@ -110,7 +134,7 @@ def build(
     clip_norm: float,
     frozen: Sequence[str],
 ) -> optax.GradientTransformation:
-    """The update rule of a config's `optim` section.
+    """Return the optimizer of a config's `optim` section, see `schedule` and `make`.
 
     frozen: path prefixes with slashes, e.g. "backbone/layer1".
     """
@@ -137,14 +161,14 @@ def build(
 
 
 def names(path: tuple) -> Path:
-    """Plain names of a JAX key path; the box around an nnx.Variable has no name."""
+    """Return the plain names of a JAX key path, without the box of an nnx.Variable."""
     if path and path[-1] == jax.tree_util.GetAttrKey("value"):
         path = path[:-1]
     return tuple(_name(key) for key in path)
 
 
 def last_name(path: Path) -> str:
-    """The last part that is no number: "gamma" of ("sta", "gamma", 0)."""
+    """Return the last part that is no number: "gamma" of ("sta", "gamma", 0)."""
     return next((p for p in reversed(path) if isinstance(p, str)), "")
 
 

@@ -6,6 +6,7 @@ import tiny_model
 from flax import nnx
 
 from stan_jax.model import layers
+from stan_jax.model.stan import STAN
 
 # Compiled whole: one operation at a time takes far longer to compile than to run.
 apply = jax.jit(lambda layer, x: layer(x))
@@ -104,24 +105,44 @@ def _drawn(init, shape=(3, 3, 64, 32), seed=0):
     return np.asarray(init(nnx.Rngs(seed).params(), shape))
 
 
-def test_initializers_have_the_deviation_of_their_source():
-    np.testing.assert_allclose(_drawn(layers.normal(0.01)).std(), 0.01, rtol=0.02)
+def _drawn_in_jit(init, shape=(3, 3, 64, 32), seed=0):
+    return np.asarray(jax.jit(lambda: init(nnx.Rngs(seed).params(), shape))())
+
+
+@pytest.mark.parametrize("draw", [_drawn, _drawn_in_jit])
+def test_initializers_have_the_deviation_of_their_source(draw):
+    np.testing.assert_allclose(draw(layers.normal(0.01)).std(), 0.01, rtol=0.02)
     # He et al. 2015 with the fan out, Glorot and Bengio 2010; a tap each of 9.
     np.testing.assert_allclose(
-        _drawn(layers.KAIMING).std(), np.sqrt(2 / (9 * 32)), rtol=0.02
+        draw(layers.KAIMING).std(), np.sqrt(2 / (9 * 32)), rtol=0.02
     )
     bound = np.sqrt(6 / (9 * 64 + 9 * 32))
-    xavier = _drawn(layers.XAVIER)
+    xavier = draw(layers.XAVIER)
     np.testing.assert_allclose([xavier.min(), xavier.max()], [-bound, bound], rtol=0.01)
     np.testing.assert_allclose(xavier.std(), bound / np.sqrt(3), rtol=0.02)
     for init in (layers.normal(1.0), layers.KAIMING, layers.XAVIER):
-        assert abs(_drawn(init).mean()) < 0.05 * _drawn(init).std()
+        assert abs(draw(init).mean()) < 0.05 * draw(init).std()
 
 
-def test_initializers_follow_the_seed_alone():
+@pytest.mark.parametrize("init", [layers.normal(1.0), layers.KAIMING, layers.XAVIER])
+@pytest.mark.parametrize("shape", [(3, 3, 64, 32), (300, 40)])
+def test_initializers_draw_from_one_law_in_and_out_of_jit(init, shape):
+    host, traced = (
+        np.sort(draw(init, shape).ravel()) for draw in (_drawn, _drawn_in_jit)
+    )
+    assert traced.dtype == host.dtype
+    assert (host != traced).any()
+    # Kolmogorov-Smirnov: 1.95 sqrt(2 / n) is exceeded once in a thousand.
+    every = np.concatenate([host, traced])
+    shares = [np.searchsorted(x, every, "right") / len(x) for x in (host, traced)]
+    assert np.abs(shares[0] - shares[1]).max() < 1.95 * np.sqrt(2 / len(host))
+
+
+@pytest.mark.parametrize("draw", [_drawn, _drawn_in_jit])
+def test_initializers_follow_the_seed_alone(draw):
     for init in (layers.normal(1.0), layers.KAIMING, layers.XAVIER):
-        np.testing.assert_array_equal(_drawn(init), _drawn(init))
-        assert (_drawn(init) != _drawn(init, seed=1)).any()
+        np.testing.assert_array_equal(draw(init), draw(init))
+        assert (draw(init) != draw(init, seed=1)).any()
 
 
 def test_two_layers_of_one_model_start_differently():
@@ -134,3 +155,26 @@ def test_initializers_give_shapes_without_drawing():
     got = nnx.eval_shape(lambda: layers.conv(4, 6, 3, rngs=nnx.Rngs(0)))
     shapes = {k: v.shape for k, v in nnx.to_pure_dict(nnx.state(got)).items()}
     assert shapes == {"kernel": (3, 3, 4, 6), "bias": (6,)}
+
+
+def test_model_built_in_jit_has_living_kernels_of_the_same_law(key):
+    def build(key):
+        model = STAN(**tiny_model.SETTINGS, rngs=nnx.Rngs(key))
+        return nnx.to_pure_dict(nnx.state(model))
+
+    outside, inside = build(key), jax.jit(build)(key)
+    pairs = zip(
+        jax.tree_util.tree_leaves_with_path(outside),
+        jax.tree_util.tree_leaves_with_path(inside),
+        strict=True,
+    )
+    for (path, want), (same_path, got) in pairs:
+        name = jax.tree_util.keystr(path)
+        assert same_path == path
+        assert (got.shape, got.dtype) == (want.shape, want.dtype), name
+        if path[-1].key != "kernel":
+            np.testing.assert_array_equal(got, want, err_msg=name)
+            continue
+        assert got.std() > 0, name
+        near = 4 / np.sqrt(got.size)  # four deviations of the difference of two
+        np.testing.assert_allclose(got.std(), want.std(), rtol=near, err_msg=name)

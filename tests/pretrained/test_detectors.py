@@ -108,10 +108,10 @@ def test_import_of_an_export_has_the_same_bits(family):
     changes = dict(background_columns=columns, sta=dict(key_channels=3, strides=(16,)))
     params, frozen = detectors.shapes(_small("resnet18", **changes), 3)
     ours = _scaled(params | frozen)
-    theirs, own = names.back(ours, detectors.FAMILIES[family].rules)
+    theirs, own = names.back(ours, detectors.FAMILIES[family].renames)
     assert any(path.startswith("sta/") for path in own)
     wanted = {path: x.shape for path, x in ours.items()}
-    found = names.translate("x", theirs, detectors.FAMILIES[family].rules, wanted)
+    found = names.translate("x", theirs, detectors.FAMILIES[family].renames, wanted)
     assert not found.missing
     for path, array in ours.items():
         np.testing.assert_array_equal(found.arrays[path], array, err_msg=path)
@@ -249,16 +249,18 @@ def test_v2_of_torchvision_and_foreign_files_are_refused(weights, golden):
         detectors.convert("x", {"a": np.zeros(1), "b": np.zeros(1)})
 
 
-def test_name_that_fits_two_rules_is_an_error():
-    rules = (names.Rule("a.{i}", "x/{i}"), names.Rule("a.1", "y"))
+def test_name_that_fits_two_lines_is_an_error():
+    renames = (names.Rename("a.{i}", "x/{i}"), names.Rename("a.1", "y"))
     with pytest.raises(InputError, match="a.1 fits 2 lines of the table, not 1"):
-        names.translate("f", {"a.1": np.zeros(1)}, rules, {"x/1": (1,)})
+        names.translate("f", {"a.1": np.zeros(1)}, renames, {"x/1": (1,)})
 
 
 def test_tables_have_one_line_for_each_name_of_their_files(folder):
     """No name of a published file fits two lines, whatever order they stand in."""
     for keys, (family, *_) in KNOWN.items():
         shapes = json.loads((folder.path / f"keys/{keys}.json").read_text())["keys"]
-        patterns = [names._pattern(r.source) for r in detectors.FAMILIES[family].rules]
+        patterns = [
+            names._pattern(r.source) for r in detectors.FAMILIES[family].renames
+        ]
         for name in shapes:
             assert sum(bool(p.fullmatch(name)) for p in patterns) == 1, name

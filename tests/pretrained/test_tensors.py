@@ -65,6 +65,51 @@ def test_bfloat16_is_the_upper_half_of_float32(tmp_path):
     np.testing.assert_array_equal(tensors.read(path)["a"], exact)
 
 
+def test_written_file_reads_back_equal(tmp_path):
+    arrays = ARRAYS | {
+        "transposed": np.arange(6, dtype=np.int32).reshape(2, 3).T,
+        "big endian": np.arange(3, dtype=">f4"),
+        "empty": np.zeros((0, 4), np.float32),
+        "flags": np.array([True, False, True]),
+    }
+    note = {"sta": {"strides": [8]}, "categories": ["é", "a"]}
+    tensors.write(tmp_path / "x", arrays, note)
+    got = tensors.read(tmp_path / "x")
+    _assert_same(got, arrays)
+    assert list(got) == sorted(arrays)
+    assert tensors.note(tmp_path / "x") == note
+
+
+def test_written_bytes_follow_from_names_and_values_alone(tmp_path):
+    backwards = dict(reversed(ARRAYS.items()))
+    files = [tmp_path / name for name in "xyz"]
+    for path, arrays in zip(files, (ARRAYS, ARRAYS, backwards), strict=True):
+        tensors.write(path, arrays, {"categories": ["a"]})
+    assert len({path.read_bytes() for path in files}) == 1
+
+
+def test_file_as_an_earlier_version_wrote_it_is_read(tmp_path):
+    flags, doubles = np.array([True, False, True]), np.arange(2.0)
+    header = {
+        "__metadata__": {"stan_jax": '{"sta": null}'},
+        "flags": dict(dtype="BOOL", shape=[3], data_offsets=[0, 3]),
+        "doubles": dict(dtype="F64", shape=[2], data_offsets=[3, 19]),
+    }
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    body = flags.tobytes() + doubles.tobytes()
+    (tmp_path / "x").write_bytes(struct.pack("<Q", len(text)) + text + body)
+    _assert_same(tensors.read(tmp_path / "x"), dict(flags=flags, doubles=doubles))
+    assert tensors.note(tmp_path / "x") == {"sta": None}
+
+
+def test_file_of_others_has_no_note(tmp_path):
+    np.savez(tmp_path / "x.npz", **ARRAYS)
+    assert tensors.note(tmp_path / "x.npz") == {}
+    path = _safetensors(tmp_path / "x", {"a": ("I8", [1], b"a")})
+    assert tensors.note(path) == {}
+
+
 @pytest.mark.parametrize("protocol", [2, 4])
 def test_pickle_of_arrays_is_read_without_what_stands_around(tmp_path, protocol):
     inner = collections.OrderedDict((f"module.{k}", x) for k, x in ARRAYS.items())
@@ -158,3 +203,31 @@ def test_file_that_is_no_checkpoint_is_refused(tmp_path, content, rule):
         (tmp_path / "x").write_bytes(content)
     with pytest.raises(InputError, match=rule):
         tensors.read(tmp_path / "x")
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        '{"a": ',
+        '["a"]',
+        '{"a": {"dtype": "F32", "shape": [2]}}',
+        '{"a": {"dtype": "F32", "shape": [3], "data_offsets": [0, 8]}}',
+        '{"a": {"dtype": "F32", "shape": [4], "data_offsets": [0, 16]}}',
+        '{"a": {"dtype": "F32", "shape": [1], "data_offsets": [8, 4]}}',
+        '{"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]},'
+        ' "b": {"dtype": "F32", "shape": [1], "data_offsets": [4, 8]}}',
+        '{"a": {"dtype": "C64", "shape": [1], "data_offsets": [0, 8]}}',
+        '{"a": {"dtype": "F99", "shape": [2], "data_offsets": [0, 8]}}',
+    ],
+)
+@pytest.mark.parametrize("length", [None, 0, 10**4, 2**63])
+def test_safetensors_with_a_broken_header_are_refused_in_a_line(
+    tmp_path, header, length
+):
+    text = header.encode()
+    length = struct.pack("<Q", len(text) if length is None else length)
+    (tmp_path / "x").write_bytes(length + text + bytes(8))
+    with pytest.raises(InputError) as error:
+        tensors.read(tmp_path / "x")
+    assert str(tmp_path / "x") in str(error.value)
+    assert "\n" not in str(error.value)

@@ -63,7 +63,7 @@ def _clipped(gradients):
     return {k: g * min(1.0, CLIP / norm) for k, g in gradients.items()}
 
 
-def test_sgd_equals_pytorch_rule_written_as_a_loop(params):
+def test_sgd_equals_pytorch_formula_written_as_a_loop(params):
     want = _flat(params)
     buffer = {k: np.zeros_like(v) for k, v in want.items()}
     for step, rate in enumerate(RATES):
@@ -78,7 +78,7 @@ def test_sgd_equals_pytorch_rule_written_as_a_loop(params):
         )
 
 
-def test_adamw_equals_its_rule_written_as_a_loop(params):
+def test_adamw_equals_its_formula_written_as_a_loop(params):
     b1, b2 = 0.8, 0.99
     want = _flat(params)
     m, v = ({k: np.zeros_like(x) for k, x in want.items()} for _ in range(2))
@@ -201,6 +201,28 @@ def test_schedule_without_warmup_starts_at_the_peak():
         peak_lr=0.3, warmup_steps=0, total_steps=10, decay="steps"
     )
     np.testing.assert_allclose(np.asarray([rate(0), rate(9)]), 0.3, rtol=1e-6)
+
+
+def test_schedule_decays_during_the_warmup_too_and_twice_at_one_milestone():
+    rate = optimizer.schedule(
+        peak_lr=0.4,
+        warmup_steps=4,
+        warmup_factor=0.5,
+        total_steps=20,
+        decay="steps",
+        milestones=(2, 8, 8),
+    )
+    want = {0: 0.2, 1: 0.25, 2: 0.03, 4: 0.04, 7: 0.04, 8: 0.0004}
+    for step, value in want.items():
+        np.testing.assert_allclose(rate(step), value, rtol=1e-5, err_msg=str(step))
+
+
+def test_schedule_cosine_that_is_all_warmup_ends_after_it():
+    rate = optimizer.schedule(
+        peak_lr=0.4, warmup_steps=4, warmup_factor=0.5, total_steps=4, decay="cosine"
+    )
+    got = [float(rate(step)) for step in (0, 2, 4, 5)]
+    np.testing.assert_allclose(got, [0.2, 0.3, 0.4, 0.0], atol=1e-7)
 
 
 def test_schedule_is_the_same_traced_and_called_with_integers():
