@@ -4,7 +4,7 @@
 
 One frame of 640 x 360 on its canvas, random weights, NumPy-made pictures. Each part
 runs in a process of its own, so that its peak memory is its own. `step` and `clip`
-include the masks pasted at 640 x 360, as bits on the host.
+are those of the tracker, with the masks pasted at 640 x 360 and encoded.
 """
 
 import argparse
@@ -29,18 +29,22 @@ def measure(part, config, repeats):
     import numpy as np
     from flax import nnx
 
-    from stan_jax import inference
-    from stan_jax.model.stan import STAN, frozen_paths
-    from stan_jax.tracking import rollout
+    from stan_jax.model import parameters
+    from stan_jax.model.build import build
+    from stan_jax.model.stan import Thresholds
+    from stan_jax.pretrained import record
+    from stan_jax.tracking.tracker import Program, Tracker
     from stan_jax.training import mesh, optimizer, train_step
-    from stan_jax.training.losses import Sampling
+    from stan_jax.training.losses import LossKinds, Sampling
     from stan_jax.types import Pair
 
     mesh.configure(cpu_devices=1)
-    c = importlib.import_module(f"configs.{config}").get_config()
-    c.model.score_threshold = 0.0  # random weights: all ten rows are used
-    model = STAN(num_classes=40, **c.model, rngs=nnx.Rngs(0))
-    parts = train_step.split(model)
+    c = importlib.import_module(f"stan_jax.configs.{config}").get_config()
+    c.thresholds.score_threshold = 0.0  # random weights: all ten rows are used
+    classes = [f"class {n}" for n in range(40)]
+    settings = record.from_config(c.to_dict(), classes).settings
+    model = build(num_classes=len(classes), **c.model, rngs=nnx.Rngs(0))
+    structure, values = parameters.split(model)
     rng = np.random.default_rng(0)
     (fh, fw), size = c.data.canvas, np.array(c.data.scale_hw)
     frames = rng.integers(0, 256, (c.tracking.clip_length, fh, fw, 3), np.uint8)
@@ -48,25 +52,18 @@ def measure(part, config, repeats):
     per_call = len(frames) if part == "clip" else 1
 
     if part == "backbone":
-        run = jax.jit(lambda p, x, hw: train_step.merge(parts, p).features(x, hw))
+        run = jax.jit(lambda p, x, hw: parameters.merge(structure, p).features(x, hw))
 
         def call():
-            jax.block_until_ready(run(parts.params, frames[:1], sizes[:1]))
+            jax.block_until_ready(run(values, frames[:1], sizes[:1]))
 
     elif part in ("step", "clip"):
-
-        def track(params, memory, frames, valid):
-            m = train_step.merge(parts, params)
-            memory, tracks = rollout.clip(m, memory, frames, jnp.asarray(size), valid)
-            return memory, inference.paste(tracks, jnp.asarray(size), tuple(size))
-
-        run = jax.jit(track)
-        memory = rollout.start(model, (fh, fw), slots=c.tracking.slots)
-        some = frames[:per_call]
-        valid = np.ones(per_call, bool)
+        settings = settings._replace(clip_length=per_call)
+        tracker = Tracker(Program(structure, values, settings), values, classes)
+        some = [frame[: size[0], : size[1]] for frame in frames[:per_call]]
 
         def call():
-            np.asarray(run(parts.params, memory, some, valid)[1][1])
+            list(tracker.track(some))
 
     else:
         m = c.data.max_objects
@@ -80,16 +77,20 @@ def measure(part, config, repeats):
             labels=jnp.zeros((1, m), jnp.int32),
             masks=jnp.asarray(rng.random((1, m, fh, fw)) < 0.5),
         )
-        rule = optimizer.build(parts.params, **c.optim, frozen=frozen_paths(model))
+        tx = optimizer.build(values.params, **c.optim, frozen=model.frozen_paths)
         update = train_step.make_train_step(
-            parts,
-            rule,
+            structure,
+            values.statistics,
+            tx,
             mesh.make_mesh(1),
             seed=0,
             loss_weights=c.loss.weights.to_dict(),
+            thresholds=Thresholds(**c.thresholds),
             sampling=Sampling(**c.loss.sampling),
+            kinds=LossKinds(**c.loss.kinds),
+            dtype=c.run.dtype,
         )
-        state = [train_step.start(jax.tree.map(jnp.copy, parts.params), rule)]
+        state = [train_step.start(jax.tree.map(jnp.copy, values.params), tx)]
 
         def call():
             state[0], metrics = update(state[0], pair)

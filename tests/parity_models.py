@@ -12,18 +12,20 @@ import numpy as np
 from flax import nnx
 from parity import Folder, Row, close, same, within
 
-from stan_jax import inference
+from stan_jax import presets
+from stan_jax.model import parameters
+from stan_jax.model.build import build
 from stan_jax.model.fpn import FeaturePyramid
 from stan_jax.model.layers import FrozenBatchNorm
 from stan_jax.model.resnet import ResNet
-from stan_jax.model.stan import BOX_CELLS, STAN
+from stan_jax.model.stan import BOX_CELLS, STAN, Thresholds
 from stan_jax.ops import assign
-from stan_jax.presets import PRESETS
+from stan_jax.presets import Preset
 from stan_jax.pretrained import detectors, names
 from stan_jax.pretrained.openmmlab import ORIGINAL
 from stan_jax.tracking import memory as queue
-from stan_jax.tracking import rollout
-from stan_jax.training import losses, train_step
+from stan_jax.tracking import rollout, tracker
+from stan_jax.training import losses
 from stan_jax.types import Pair
 
 HALF_OPEN = np.array([0, 0, 1, 1], np.float32)
@@ -38,8 +40,8 @@ class Reference(NamedTuple):
 
     keys: str  # file of its state dict
     legacy: bool  # boxes with inclusive ends, background in front
-    settings: dict[str, Any]  # what the run had other than the preset
-    sampling: dict[str, Any]
+    thresholds: dict[str, Any]  # what the run had other than the preset
+    kinds: dict[str, Any]
 
 
 REFERENCES = {
@@ -47,7 +49,7 @@ REFERENCES = {
         "mmdet3_masktrack_rcnn_r50_fpn",
         False,
         dict(detections=10, score_threshold=0.05),
-        dict(rpn_class=0),  # its mistake, see `Sampling`
+        dict(rpn_class=0),  # its mistake, see `LossKinds`
     ),
     "orig": Reference("original_masktrackrcnn_r50_fpn", True, {}, {}),
 }
@@ -57,19 +59,23 @@ def fill(model: nnx.Module, arrays: dict[str, np.ndarray]) -> nnx.Module:
     """An abstract model with these arrays by path."""
     structure, state = nnx.split(model)
     table = {path: jnp.asarray(x) for path, x in arrays.items()}
-    return nnx.merge(structure, detectors.nested(table, nnx.to_pure_dict(state)))
+    return nnx.merge(structure, parameters.nested(table, nnx.to_pure_dict(state)))
 
 
 @cache
-def _model(folder: Folder, name: str, kind: str) -> tuple[STAN, str]:
+def _model(folder: Folder, name: str, kind: str) -> tuple[STAN, Preset]:
     about = REFERENCES[name]
     scale = folder.manifest(f"{name}_masktrack_{kind}").get("scale", {})
     found = detectors.convert(about.keys, folder.weights(about.keys, scale))
-    settings = found.settings | about.settings
     model = nnx.eval_shape(
-        lambda: STAN(num_classes=found.classes, **settings, rngs=nnx.Rngs(0))
+        lambda: build(num_classes=found.classes, **found.settings, rngs=nnx.Rngs(0))
     )
-    return fill(model, found.params | found.frozen), found.preset
+    preset = presets.get(found.preset)
+    preset = preset._replace(
+        thresholds=preset.thresholds._replace(**about.thresholds),
+        kinds=preset.kinds._replace(**about.kinds),
+    )
+    return fill(model, found.params | found.statistics), preset
 
 
 def _canvas(bgr: np.ndarray) -> jnp.ndarray:
@@ -97,7 +103,9 @@ class Pyramid(nnx.Module):
             norm=FrozenBatchNorm,
             rngs=rngs,
         )
-        self.fpn = FeaturePyramid(self.backbone.out_channels, 256, rngs=rngs)
+        self.fpn = FeaturePyramid(
+            self.backbone.channels, 256, strides=self.backbone.strides, rngs=rngs
+        )
 
     def __call__(self, x):
         maps = self.backbone(x)
@@ -156,14 +164,13 @@ def _pyramid_gradients(folder: Folder, model: Pyramid, a) -> Iterator[Row]:
 # ---------------------------------------------------------------------------- frames
 
 
-def _look(model: STAN, frame, memory) -> dict[str, Any]:
+def _look(model: STAN, frame, memory, thresholds: Thresholds) -> dict[str, Any]:
     """What the parts of the model say of a frame, before the memory is written."""
     sizes = SIZE[None]
-    levels = model.features(frame[None], sizes)
-    logits, deltas = zip(*(model.rpn(x) for x in levels), strict=True)
-    proposals = model.propose(logits, deltas, model.anchors(levels), sizes)
+    x1 = model.features(frame[None], sizes)
+    levels, logits, deltas, _, proposals = model.regions((), x1, sizes, thresholds)
     classes, moves = model.box_head(model.pool(levels, proposals.boxes, BOX_CELLS))
-    found = model.detect(levels, proposals, sizes)
+    found = model.detect(levels, proposals, sizes, thresholds)
     found, proposals = jax.tree.map(lambda x: x[0], (found, proposals))
     product = found.embeds @ memory.embeds.T
     return dict(
@@ -174,21 +181,24 @@ def _look(model: STAN, frame, memory) -> dict[str, Any]:
         moves=moves[0],
         found=found,
         logits=jnp.pad(product, ((0, 0), (1, 0))),
-        scores=queue.score(memory, found, queue.MASKTRACK),
+        scores=queue.score(memory, found, presets.MATCH_COEFF),
     )
 
 
 def _check_frames(name: str, folder: Folder) -> Iterator[Row]:
     a = folder.arrays(f"{name}_masktrack_infer")
     model, preset = _model(folder, name, "infer")
-    tracking = dict(PRESETS[preset]["tracking"])
-    legacy, slots = tracking.pop("legacy_paste"), tracking.pop("slots")
+    tracking = dict(
+        thresholds=preset.thresholds,
+        association=preset.association,
+        first_frame="self",
+    )
     frames = _canvas(a["frames_bgr"])
     structure, state = nnx.split(model)
 
     @jax.jit
     def look(state, frame, memory):
-        return _look(nnx.merge(structure, state), frame, memory)
+        return _look(nnx.merge(structure, state), frame, memory, preset.thresholds)
 
     @jax.jit
     def step(state, memory, frame):
@@ -201,7 +211,7 @@ def _check_frames(name: str, folder: Folder) -> Iterator[Row]:
         seen = jnp.ones(len(frames), bool)
         return rollout.clip(model, memory, frames, SIZE, seen, **tracking)
 
-    memory = start = rollout.start(model, CANVAS, slots=slots)
+    memory = start = rollout.start(model, CANVAS, slots=preset.slots)
     stepped = []
     for t, frame in enumerate(frames):
         said = look(state, frame, memory)
@@ -211,11 +221,13 @@ def _check_frames(name: str, folder: Folder) -> Iterator[Row]:
     _, clipped = clip(state, start, frames)
     stepped = jax.tree.map(lambda *x: jnp.stack(x), *stepped)
     for engine, tracks in (("step", stepped), ("clip", clipped)):
-        _, masks = inference.paste(tracks, SIZE, FRAME, legacy=legacy)
+        paste = partial(
+            tracker._paste, size_hw=SIZE, frame_hw=FRAME, legacy=preset.legacy_paste
+        )
         for t in range(len(frames)):
             one = jax.tree.map(lambda x, t=t: np.asarray(x[t]), tracks)
             compare = _tracks_orig if REFERENCES[name].legacy else _tracks_mmdet
-            for row in compare(a, t, one, np.asarray(masks[t])):
+            for row in compare(a, t, one, np.asarray(paste(one.masks, one.boxes)[1])):
                 yield row._replace(name=f"{engine} {row.name}")
 
 
@@ -381,34 +393,41 @@ def _check_training(name: str, folder: Folder) -> Iterator[Row]:
     wanted = folder.json(f"{name}_masktrack_train_grads")
     about = REFERENCES[name]
     model, preset = _model(folder, name, "train")
-    sampling = losses.Sampling(**PRESETS[preset]["sampling"], **about.sampling)
+    sampling = preset.sampling
     pair = _pair(inputs, HALF_OPEN if about.legacy else 0)
-    parts = train_step.split(model)
+    structure, values = parameters.split(model)
     key = jax.random.key(0)
 
     def loss(params):
-        model = train_step.merge(parts, params)
+        model = parameters.merge(structure, values._replace(params=params))
         pairs = jax.tree.map(lambda x: x[None], pair)
-        terms = losses.terms(model, pairs, key[None], sampling)
+        terms = losses.terms(
+            model,
+            pairs,
+            key[None],
+            thresholds=preset.thresholds,
+            sampling=sampling,
+            kinds=preset.kinds,
+        )
         ones = {k: 1.0 for k in terms if not k.startswith("accuracy")}
         return losses.total(terms, ones)
 
     def drawn(params):
-        model = train_step.merge(parts, params)
-        levels = model.features(pair.frames[1:], pair.size_hw[None])
-        logits, deltas = zip(*(model.rpn(x) for x in levels), strict=True)
-        grid = model.anchors(levels)
-        proposals = model.propose(logits, deltas, grid, pair.size_hw[None])
-        proposals = jax.tree.map(lambda x: x[0], proposals)
-        grid = jnp.concatenate(grid)
-        anchors, objects = losses.sample_anchors(grid, pair, key, sampling)
+        model = parameters.merge(structure, values._replace(params=params))
+        sizes = pair.size_hw[None]
+        x1 = model.features(pair.frames[1:], sizes)
+        regions = model.regions((), x1, sizes, preset.thresholds)
+        proposals = jax.tree.map(lambda x: x[0], regions.proposals)
+        grid = jnp.concatenate(regions.anchors)
+        multiple = model.backbone.multiple
+        anchors, objects = losses.sample_anchors(grid, pair, key, sampling, multiple)
         rois = losses.sample_rois(proposals, pair, key, sampling)
         return anchors, grid[anchors.index], objects, rois
 
     with _without_chance():
         value = jax.jit(jax.value_and_grad(loss, has_aux=True))
-        (total, means), grads = value(parts.params)
-        anchors, anchor_boxes, objects, rois = jax.jit(drawn)(parts.params)
+        (total, means), grads = value(values.params)
+        anchors, anchor_boxes, objects, rois = jax.jit(drawn)(values.params)
     for ours, theirs in LOSS_NAMES.items():
         for key_ in theirs:
             if f"loss__{key_}" in a:
@@ -440,9 +459,7 @@ def _sampled(a, anchors, anchor_boxes, objects, rois) -> Iterator[Row]:
 
 
 def _gradients(grads, wanted: dict[str, Any], renames) -> Iterator[Row]:
-    leaves, _ = jax.tree_util.tree_flatten_with_path(grads)
-    keystr = partial(jax.tree_util.keystr, simple=True, separator="/")
-    ours = {keystr(path): np.asarray(x) for path, x in leaves}
+    ours = {path: np.asarray(x) for path, x in parameters.by_path(grads).items()}
     theirs, unnamed = names.back(ours, renames)
     yield same("gradients without a name there", len(unnamed), 0)
     worst = 0.0

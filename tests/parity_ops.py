@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from parity import Folder, Row, close, same, within
 
+from stan_jax import presets
 from stan_jax.model import resnet
 from stan_jax.model.heads import MaskHead
 from stan_jax.model.stan import BOX_STDS, MEAN, STD, normalise
@@ -357,7 +358,7 @@ def _track_head(folder: Folder, a: dict[str, np.ndarray]) -> Iterator[Row]:
         masks=jnp.zeros((len(now), 1, 1)),
         embeds=now,
     )
-    got = np.array(queue.score(memory, found, queue.MASKTRACK))
+    got = np.array(queue.score(memory, found, presets.MATCH_COEFF))
     got[:, 1:] += 2 * a["th_iou"] + 10 * a["th_label_delta"]
     yield close("th_comp", got, a["th_comp"])
 

@@ -4,7 +4,8 @@ import json
 
 import numpy as np
 
-from stan_jax.evaluation import breakdown, results
+from stan_jax.evaluation import breakdown
+from stan_jax.masks import codec
 
 HW, FRAMES = (40, 60), 9
 
@@ -12,7 +13,7 @@ HW, FRAMES = (40, 60), 9
 def mask(x, y, size=10):
     bitmap = np.zeros(HW, bool)
     bitmap[y : y + size, x : x + size] = True
-    return results.rle(bitmap)
+    return codec.encode(bitmap)
 
 
 def planted():

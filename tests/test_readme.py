@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import tiny_model
 
-from configs import ytvis19_r50_sta
+from stan_jax.configs import ytvis19_r50_sta
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()

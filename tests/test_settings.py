@@ -8,14 +8,14 @@ import tiny_model
 from flax import nnx
 
 import train
-from configs import shapes_sta
 from stan_jax import errors, inference
 from stan_jax.annotations import youtube_vis
+from stan_jax.configs import shapes_sta
 from stan_jax.errors import InputError
 from stan_jax.loading import sources
-from stan_jax.model.stan import STAN
+from stan_jax.model import parameters
+from stan_jax.model.build import build
 from stan_jax.shapes import generate
-from stan_jax.training import train_step
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def test_setting_that_would_fail_late_is_refused_by_name(setting, value, rule):
 def test_unknown_part_of_the_model_is_refused_with_those_there_are(name):
     settings = shapes_sta.get_config().model.to_dict() | {name: "resnet5"}
     with pytest.raises(InputError, match=f"^{name}: must be one of .*resnet5"):
-        STAN(num_classes=2, **settings, rngs=nnx.Rngs(0))
+        build(num_classes=2, **settings, rngs=nnx.Rngs(0))
 
 
 @pytest.mark.parametrize(
@@ -67,27 +67,26 @@ def test_unknown_part_of_the_model_is_refused_with_those_there_are(name):
 def test_part_of_the_model_that_does_not_fit_is_refused_by_name(changes, rule):
     settings = shapes_sta.get_config().model.to_dict() | changes
     with pytest.raises(InputError, match=rule):
-        STAN(num_classes=2, **settings, rngs=nnx.Rngs(0))
+        build(num_classes=2, **settings, rngs=nnx.Rngs(0))
 
 
 def test_computing_in_an_unknown_type_is_refused():
-    parts = train_step.split(tiny_model.build())
+    structure, values = parameters.split(tiny_model.build())
     with pytest.raises(InputError, match="dtype: must be one of .*float8"):
-        train_step.merge(parts, parts.params, "float8")
+        parameters.merge(structure, values, "float8")
 
 
 def test_val_of_other_classes_or_without_objects_is_refused(val):
     names = [c.name for c in val.categories]
-    train.check_scored(val, names)
+    train.require_scorable(val, names)
     with pytest.raises(InputError, match="categories: must be those trained on"):
-        train.check_scored(val, names[::-1])
+        train.require_scorable(val, names[::-1])
     with pytest.raises(InputError, match="'annotations' to be scored"):
-        train.check_scored(val._replace(annotated=False), names)
+        train.require_scorable(val._replace(annotated=False), names)
 
 
 def test_signal_ends_an_evaluation_and_leaves_no_results(val, tmp_path):
-    model = tiny_model.build(num_classes=6)
-    tracker = inference.Tracker(model, **tiny_model.TRACKING)
+    tracker = tiny_model.tracker(tiny_model.build(num_classes=6))
     signals = train.Signals()
     watch = partial(train.watch_out, signals, train.Examples(val, 0.5))
     signals.received = "SIGTERM"

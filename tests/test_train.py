@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from stan_jax.annotations import youtube_vis
+from stan_jax.masks import codec
+from stan_jax.pretrained.load import load
 from stan_jax.training import metrics
 from tests import kill_resume, runs
 
@@ -118,7 +121,7 @@ def test_sigterm_saves_says_so_and_resumes_bit_for_bit(whole, data, tmp_path):
 
 def test_eval_writes_results_numbers_and_pictures(whole, data):
     code, output = runs.finish(
-        runs.command("eval.py", data, whole, model__score_threshold=0.0)
+        runs.command("eval.py", data, whole, thresholds__score_threshold=0.0)
     )
     assert code == 0, output
     assert output.count("Average") == 5
@@ -134,6 +137,70 @@ def test_eval_writes_results_numbers_and_pictures(whole, data):
     assert {r["video_id"] for r in results} == {1, 2}
     pictures = sorted(p.name for p in (whole / "overlays").iterdir())
     assert pictures == ["contact_sheet.png", "val_0000.mp4"]
+
+
+def test_eval_needs_the_workdir_alone(whole, data, tmp_path):
+    out = [tmp_path / name for name in ("config.json", "workdir.json", "named.json")]
+    line = runs.command("eval.py", data, whole)
+    code, output = runs.finish([*line, f"--out={out[0]}"])
+    assert code == 0, output
+    line = [sys.executable, "eval.py", f"--workdir={whole}"]
+    code, output = runs.finish([*line, f"--out={out[1]}"])
+    assert code == 0, output
+    val = data / "val"
+    named = [f"--annotations={val / 'instances.json'}", f"--frames={val}/JPEGImages"]
+    code, output = runs.finish([*line, *named, f"--out={out[2]}"])
+    assert code == 0, output
+    assert len({path.read_bytes() for path in out}) == 1
+
+
+def test_loaded_tracker_gives_what_eval_writes(whole, data, tmp_path):
+    """And takes nothing but the folder: no config, no json, no class file."""
+    line = [sys.executable, "eval.py", f"--workdir={whole}"]
+    code, output = runs.finish([*line, f"--out={tmp_path / 'r.json'}"])
+    assert code == 0, output
+    want = {}
+    for row in json.loads((tmp_path / "r.json").read_text()):
+        for t, rle in enumerate(row["segmentations"]):
+            if rle is not None:
+                want.setdefault((row["video_id"], t), []).append(rle["counts"])
+    tracker = load(whole)
+    dataset = youtube_vis.load(data / "val/instances.json", data / "val/JPEGImages")
+    assert tracker.categories == tuple(c.name for c in dataset.categories)
+    got = {}
+    for video in dataset.videos:
+        frames = [youtube_vis.read_frame(dataset, video, t) for t in range(3)]
+        for frame in tracker.track(frames):
+            for rle in frame.segmentations:
+                if codec.area(rle):
+                    key = (video.id, frame.index)
+                    got.setdefault(key, []).append(rle["counts"])
+    assert want
+    assert {k: sorted(v) for k, v in got.items()} == {
+        k: sorted(v) for k, v in want.items()
+    }
+
+
+@pytest.mark.parametrize("source", ["nowhere", "other"])
+def test_used_workdir_refuses_another_start(whole, data, tmp_path, source):
+    """Before, it noted that as its origin and went on with its own parameters."""
+    before = (whole / "config.json").read_bytes()
+    line = runs.command("train.py", data, whole, init_from=tmp_path / source)
+    code, output = runs.finish(line)
+    assert code == 1
+    last = output.splitlines()[-1]
+    assert last.startswith("error: "), output
+    assert f"has begun from a seed, not from {tmp_path / source}" in last
+    assert "name another --workdir" in last
+    assert (whole / "config.json").read_bytes() == before
+
+
+def test_missing_file_to_start_from_is_refused_and_leaves_no_workdir(data, tmp_path):
+    line = runs.command("train.py", data, tmp_path / "run", init_from="nowhere.pth")
+    code, output = runs.finish(line)
+    assert code == 1
+    assert "nowhere.pth: cannot be read: No such file" in output.splitlines()[-1]
+    assert not (tmp_path / "run" / "config.json").exists()
 
 
 def test_baseline_starts_a_stan_that_begins_as_the_baseline(data, tmp_path):
@@ -242,8 +309,9 @@ def test_checkpoint_of_another_architecture_is_refused_and_stays(whole, data):
     line = runs.command("train.py", data, whole, model__channels=24)
     code, output = runs.finish(line)
     assert code == 1
-    assert output.splitlines()[-1].startswith("error: "), output
-    assert "checkpoints" in output
+    last = output.splitlines()[-1]
+    assert last.startswith("error: "), output
+    assert "step 8: model.channels was 16, is 24: name another --workdir" in last
     assert (whole / "config.json").read_bytes() == before
 
 

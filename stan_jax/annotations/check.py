@@ -15,7 +15,7 @@ import numpy as np
 from stan_jax import json_stream
 from stan_jax.annotations import convert, youtube_vis
 from stan_jax.errors import InputError
-from stan_jax.masks import segmentations
+from stan_jax.masks import codec, segmentations
 
 LISTS = ("videos", "categories", "annotations")
 SHOWN = 3  # findings of one text that are printed; the json has all
@@ -375,7 +375,7 @@ class _Checker:
         given = self._per_frame(where, row, "bboxes", info, masks)
         if given is None:
             return
-        tight = None if masks is None else segmentations.tight_boxes(masks)
+        tight = None if masks is None else codec.tight_boxes(masks)
         for t, box in enumerate(given):
             record = f"{where}, frame {t}"
             shown = masks is not None and masks[t] is not None
@@ -419,7 +419,7 @@ class _Checker:
                 rule = f"area must be a number from 0 up or null, is {area!r:.40}"
                 self.error(record, rule, "write the pixels of the mask")
             elif shown:
-                pixels = segmentations.area(masks[t])
+                pixels = codec.area(masks[t])
                 if area is None or abs(area - pixels) > 1 + 0.1 * pixels:
                     rule = f"area is {area}, the mask has {pixels} pixels"
                     advice = "correct it: evaluators sort by it into small and large"

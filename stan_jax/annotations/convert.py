@@ -17,7 +17,8 @@ from pycocotools import mask as coco_mask
 
 from stan_jax.annotations import youtube_vis
 from stan_jax.errors import InputError
-from stan_jax.masks import segmentations
+from stan_jax.masks import codec, segmentations
+from stan_jax.masks.codec import RLE
 
 MOTS_CLASSES = {1: "car", 2: "pedestrian"}
 MOTS_IGNORE = 10_000  # a region that counts for nobody: class 10, a crowd
@@ -32,7 +33,7 @@ def _official(videos: list, categories: list, tracks: list[dict]) -> dict[str, A
         if shown:
             boxes = iter(coco_mask.toBbox(shown).tolist())
             # One by one: pycocotools counts no more than 255 of them under numpy 2.
-            areas = iter([segmentations.area(s) for s in shown])
+            areas = iter([codec.area(s) for s in shown])
         annotations.append(
             {
                 "id": number,
@@ -78,7 +79,7 @@ def from_id_images(
             size = ids.shape
             for value in np.unique(ids[ids > 0]).tolist():
                 absent: list = [None] * len(files)
-                masks.setdefault(value, absent)[t] = segmentations.encode(ids == value)
+                masks.setdefault(value, absent)[t] = codec.encode(ids == value)
         names = [f"{place.name}/{file.stem}{suffix}" for file in files]
         videos.append(_video(number, names, size or (0, 0)))
         for value, found in sorted(masks.items()):
@@ -144,7 +145,7 @@ def to_id_images(annotations: str | Path, out: str | Path) -> tuple[int, int]:
             ids = np.zeros((video.height, video.width), np.uint8)
             for i, track in enumerate(video.tracks, start=1):
                 if (rle := track.segmentations[t]) is not None:
-                    ids[segmentations.decode(rle)] = i
+                    ids[codec.decode(rle)] = i
             image = Image.fromarray(ids)
             image.putpalette(_palette())
             image.save(folder / f"{stem}.png")
@@ -236,7 +237,7 @@ def from_cocovid(root: dict, file: str | Path = "annotations") -> dict[str, Any]
             raise InputError(file, where, rule)
         track["frames"].add(t)
         track["iscrowd"] |= int(bool(row.get("iscrowd", 0)))
-        track["segmentations"][t] = _text(_mask(row, sizes[number], file, where))
+        track["segmentations"][t] = _mask(row, sizes[number], file, where)
     for track in tracks.values():
         del track["frames"]
     categories = _list(root, "categories", file)
@@ -268,7 +269,7 @@ def from_stills(root: dict, file: str | Path = "annotations") -> dict[str, Any]:
                 "video_id": number,
                 "category_id": _need(row, "category_id", file, where),
                 "iscrowd": int(bool(row.get("iscrowd", 0))),
-                "segmentations": [_text(_mask(row, size, file, where))],
+                "segmentations": [_mask(row, size, file, where)],
             }
         )
     return _official(list(videos.values()), _list(root, "categories", file), tracks)
@@ -285,7 +286,7 @@ def _size(row: dict, file, where: str) -> tuple[int, int]:
     return height, width
 
 
-def _mask(row: dict, size: tuple, file, where: str) -> segmentations.RLE | None:
+def _mask(row: dict, size: tuple, file, where: str) -> RLE | None:
     if "segmentation" not in row:
         raise InputError(file, where, "must have 'segmentation': a box is no mask")
     try:
@@ -294,8 +295,8 @@ def _mask(row: dict, size: tuple, file, where: str) -> segmentations.RLE | None:
         raise InputError(file, where, f"segmentation: {error}") from None
 
 
-def _text(rle: segmentations.RLE | None) -> dict | None:
-    return rle and {"size": list(rle["size"]), "counts": rle["counts"].decode("ascii")}
+def _shown(mask: Bool[np.ndarray, "h w"]) -> RLE | None:
+    return codec.encode(mask) if mask.any() else None
 
 
 def _list(root: dict, key: str, file) -> list[dict]:
@@ -360,8 +361,8 @@ def from_images(
             where = f"annotations[{k}]"
             if (rle := _mask(row, size, file, where)) is None:
                 continue
-            mask = segmentations.decode(rle)
-            masks = [segmentations.encode(warp_mask(mask, step)) for step in path]
+            mask = codec.decode(rle)
+            masks = [_shown(warp_mask(mask, step)) for step in path]
             if not any(masks):
                 continue  # the window never sees it
             tracks.append(

@@ -20,7 +20,7 @@ from PIL import Image
 
 from stan_jax import json_stream
 from stan_jax.errors import InputError
-from stan_jax.masks import segmentations
+from stan_jax.masks import codec, segmentations
 from stan_jax.masks.segmentations import RLE
 
 _TAILS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}  # how a whole file ends
@@ -171,7 +171,7 @@ def read_frame(
 
 def mask(segmentation: RLE, height: int, width: int) -> Bool[np.ndarray, "h w"]:
     """Decode a segmentation of a loaded track (which fits height x width)."""
-    decoded = segmentations.decode(segmentation)
+    decoded = codec.decode(segmentation)
     assert decoded.shape == (height, width)
     return decoded
 
@@ -318,7 +318,7 @@ def _with_tracks(
                 label=label_of[category],
                 crowd=bool(crowd),
                 segmentations=masks,
-                boxes=segmentations.tight_boxes(masks),
+                boxes=codec.tight_boxes(masks),
             )
         )
     _unique(path, "annotation", [t.id for rows in tracks.values() for t in rows])

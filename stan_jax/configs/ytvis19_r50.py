@@ -6,15 +6,16 @@ r"""MaskTrack R-CNN, ResNet-50-FPN, YouTube-VIS 2019: the baseline.
 
 `:scratch` trains all of it, with group norm. Without it batch norm is frozen, as
 published, and `--config.init_from` must bring the weights that this stands on:
-torchvision's ResNet-50, a whole detector, or another run. `:openmmlab` and `:torchvision` are the conventions of weights from there, see
-stan_jax/presets.py; the default is `:original`.
+torchvision's ResNet-50, a whole detector, or another run. `:openmmlab` and
+`:torchvision` are the conventions of weights from there, see stan_jax/presets.py; the
+default is `:original`.
 
 Published: 30.3 AP on val (MaskTrack R-CNN paper), 28 to 31 between runs.
 Ours: not measured yet; it needs the data set, which may not be passed on.
 Sources: [M] MaskTrackRCNN masktrack_rcnn_r50_fpn_1x_youtubevos.py, [O] our choice.
 """
 
-from typing import Any, NamedTuple, get_args, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
@@ -122,8 +123,8 @@ def with_attention(c: ConfigDict) -> ConfigDict:
     return c
 
 
-def section(record: NamedTuple) -> dict[str, Any]:
-    """Return a record of settings as a section that the command line can change."""
+def section(record: Any) -> dict[str, Any]:
+    """Return a NamedTuple of settings as a section that the command line can change."""
     kinds = {name: get_type_hints(type(record))[name] for name in record._fields}
     found = {}
     for name, value in record._asdict().items():

@@ -315,10 +315,7 @@ def _common(
         if not n.size or not m.size:
             continue
         rles, rles_m = (
-            [
-                {"size": x.masks.sizes[t].tolist(), "counts": x.masks.texts[t]}
-                for x in (side[i] for i in chosen)
-            ]
+            [side[i].masks.rle(t) for i in chosen]
             for side, chosen in ((found, n), (truth, m))
         )
         # Masks of different sizes have nothing in common: -1 there.

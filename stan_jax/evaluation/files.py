@@ -12,13 +12,11 @@ from numbers import Real
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pycocotools import mask as coco_mask
-
 from stan_jax import json_stream
 from stan_jax.errors import InputError
 from stan_jax.evaluation.shelf import Shelf
 from stan_jax.evaluation.video_ap import FoundTrack, TrueTrack, mean_area
-from stan_jax.masks import run_lengths, segmentations
+from stan_jax.masks import codec, run_lengths, segmentations
 
 ID = (Real, str)
 FIELDS: dict[str, dict] = {
@@ -259,8 +257,7 @@ def _packed(mask: Any) -> Any:
     counts = mask.get("counts") if isinstance(mask, dict) else None
     if isinstance(counts, list) and "size" in mask:
         with contextlib.suppress(TypeError, ValueError, LookupError, OverflowError):
-            packed = coco_mask.frPyObjects(mask, 0, 0)
-            return {"size": packed["size"], "counts": packed["counts"].decode()}
+            return codec.encode_runs(counts, mask["size"])
     return mask
 
 

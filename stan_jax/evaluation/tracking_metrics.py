@@ -172,8 +172,8 @@ def scene(
     tracks = [track for track in found if any(track.texts[:length])]
     frames = []
     for t in range(length):
-        here = {i: rle for i, track in objects.items() if (rle := _at(track, t))}
-        seen = {n: rle for n, track in enumerate(tracks) if (rle := _at(track, t))}
+        here = {i: rle for i, track in objects.items() if (rle := track.rle(t))}
+        seen = {n: rle for n, track in enumerate(tracks) if (rle := track.rle(t))}
         rles = list(here.values()), list(seen.values())
         sizes = {tuple(rle["size"]) for side in rles for rle in side}
         if len(sizes) > 1 and all(rles):
@@ -185,12 +185,6 @@ def scene(
         numbers = np.array([number[i] for i in here], int), np.array(list(seen), int)
         frames.append(Frame(*numbers, overlap))
     return Scene(frames, len(objects), len(tracks))
-
-
-def _at(track: Masks, t: int) -> dict[str, Any] | None:
-    if t >= len(track.texts) or track.texts[t] is None:
-        return None
-    return {"size": track.sizes[t].tolist(), "counts": track.texts[t]}
 
 
 def hota(scene: Scene) -> dict[str, np.ndarray]:

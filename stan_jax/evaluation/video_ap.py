@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from pycocotools import mask as coco_mask
 
+from stan_jax.masks import codec
 from stan_jax.masks.run_lengths import Masks
 from stan_jax.masks.segmentations import MOST
 
@@ -195,7 +196,7 @@ def iou(
             # Exact, since both sides are whole: ratio = common / (both - common).
             common[at] = np.rint(ratio * both[at] / (1 + ratio))
     for i, j, t in np.argwhere(odd).tolist():
-        shared, either = _merge(_rle(found[i], t), _rle(truth[j], t))
+        shared, either = _merge(found[i].rle(t), truth[j].rle(t))
         extra[i, j] += either - (both[i, j, t] - shared)
         common[i, j, t] = shared
     sums = common.sum(axis=-1)
@@ -221,7 +222,7 @@ def _masks(
         i,
         t,
         [
-            {"size": [h, w], "counts": tracks[a].texts[b]}
+            codec.pack((h, w), tracks[a].texts[b])
             for h, w, a, b in zip(*fields, strict=True)
         ],
     )
@@ -267,10 +268,6 @@ def _padded(rows: Sequence[np.ndarray], length: int) -> np.ndarray:
     for n, row in enumerate(rows):
         table[n, : len(row)] = row
     return table
-
-
-def _rle(track: Masks, t: int) -> dict:
-    return {"size": track.sizes[t].tolist(), "counts": track.texts[t]}
 
 
 def _merge(a: dict, b: dict) -> tuple[int, int]:

@@ -24,6 +24,7 @@ from stan_jax import errors
 from stan_jax.annotations import youtube_vis
 from stan_jax.annotations.youtube_vis import Dataset, Track, Video
 from stan_jax.errors import InputError
+from stan_jax.masks import codec
 
 RAW = {"image": tfds.decode.SkipDecoding()}  # leave the JPEG to youtube_vis
 
@@ -197,9 +198,7 @@ def _video(frames: list[dict]) -> Video:
             label=int(rows[0]["label"][m]),
             crowd=bool(rows[0]["crowd"][m]),
             segmentations=tuple(
-                dict(size=[height, width], counts=r["counts"][m])
-                if r["counts"][m]
-                else None
+                codec.pack((height, width), r["counts"][m]) if r["counts"][m] else None
                 for r in rows
             ),
             boxes=np.stack([r["box"][m] for r in rows]),

@@ -8,14 +8,11 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from stan_jax.errors import InputError
+from stan_jax.masks import codec
+from stan_jax.masks.codec import RLE
 from stan_jax.masks.segmentations import MOST
 
 CHARACTERS = 2**19  # of counts that are decoded at once, about
-# Characters of a compressed text: "0" to "O" end a run, "P" to "o" have more behind.
-_ENDS, _MORE = bytes(range(48, 80)), bytes(range(80, 112))
-# What a run of one character means: 5 bits with a sign.
-_SIGNED = bytes((x ^ 16) - 16 & 255 for x in range(32)).rjust(80, b"\0").ljust(256)
-
 Fail = Callable[[int, str], InputError]  # of the mask of this number, with this rule
 
 
@@ -37,6 +34,11 @@ class Masks:
     ):
         self.texts, self.sizes, self.areas = texts, sizes, areas
         self.broken = np.zeros(len(texts), bool) if broken is None else broken
+
+    def rle(self, t: int) -> RLE | None:
+        """The mask of frame `t`, if there is one."""
+        text = self.texts[t] if t < len(self.texts) else None
+        return None if text is None else codec.pack(self.sizes[t].tolist(), text)
 
     def __getstate__(self) -> tuple:
         # One text and one table: a tenth of the time that the parts would take.
@@ -151,8 +153,8 @@ def _measure(
             return fail(begin + k, rule)
 
         text = "".join(texts[part]).encode()
-        _check_text(text, ends[part] - before, fail_here)
-        runs, first, stop = _decode(text, ends[part] - before, fail_here)
+        ends_here = ends[part] - before
+        runs, first, stop = codec.decode_many(text, ends_here, fail_here)
         areas[part] = _areas(runs, first, stop, pixels[part], fail_here)
         # The first run may be 0 (a mask that holds pixel 0); any other is odd.
         if runs.min() == 0:
@@ -161,18 +163,6 @@ def _measure(
             broken[part] = np.logical_or.reduceat(zero, first)
         begin = end
     return areas, broken
-
-
-def _check_text(text: bytes, ends: Int[np.ndarray, " n"], fail: Fail) -> None:
-    """Known characters, and no run cut short."""
-    digits = np.frombuffer(text, np.uint8)
-    if digits.min() >= 48 and digits.max() < 112 and (digits[ends - 1] < 80).all():
-        return
-    strange = (digits < 48) | (digits >= 112)
-    strange[ends - 1] |= digits[ends - 1] >= 80
-    k = int(np.searchsorted(ends, np.flatnonzero(strange)[0], side="right"))
-    found = text[ends[k - 1] if k else 0 : ends[k]]
-    raise fail(k, f"counts are not compressed run lengths: {found!r:.60}")
 
 
 def _areas(
@@ -200,53 +190,3 @@ def _areas(
         raise fail(k, f"{rule}, but {found}")
     # A mask's second run is the first of the object.
     return sums[1 - first % 2, np.arange(len(first))]
-
-
-def _decode(
-    text: bytes, ends: Int[np.ndarray, " n"], fail: Fail
-) -> tuple[Int[np.ndarray, " r"], Int[np.ndarray, " n"], Int[np.ndarray, " n"]]:
-    """Run lengths of masks end to end, and where those of each mask start and stop.
-
-    ends: where the text of each mask ends. A run is written in 5-bit digits, lowest
-    first; digits with more to come carry 32, the last one is signed. From a mask's
-    fourth run on it is the difference to the run two before (COCO maskApi.c
-    rleFrString). As wide as in C, where too large a run wraps too.
-    """
-    step = np.frombuffer(text.translate(_SIGNED, _MORE), np.int8).astype(np.int32)
-    digits = np.frombuffer(text, np.uint8)
-    leading = np.flatnonzero(digits >= 80)  # few: most runs are one digit
-    stop = ends - np.searchsorted(leading, ends)
-    # As many runs end before a leading digit as there are other characters.
-    run = leading - np.arange(len(leading))
-    last = np.diff(leading, append=-1) != 1  # the digit before the one with the sign
-    for number in range(8):
-        chosen = np.flatnonzero(last)
-        if not chosen.size:
-            break
-        if number == 6:  # and one more, each of 5 bits
-            k = int(np.searchsorted(ends, leading[chosen[0]], side="right"))
-            raise fail(k, "counts are not compressed run lengths: above 2^35")
-        at = run[chosen]
-        step[at] = (step[at] << 5) + (digits[leading[chosen]] - np.uint8(80))
-        # Then the one before, of numbers that are longer.
-        last = np.append(last[1:] & (np.diff(leading) == 1), False)
-    first = np.concatenate([[0], stop[:-1]])
-    return _chained(step, first, stop), first, stop
-
-
-def _chained(step, first, stop) -> np.ndarray:
-    """Runs from their differences, for all masks at once.
-
-    Every second run of the whole array is summed up, and what was there before a mask
-    begins is taken off again. A mask's first run stands for itself.
-    """
-    runs = np.empty_like(step)
-    for odd in (0, 1):
-        np.cumsum(step[odd::2], dtype=np.int32, out=runs[odd::2])
-    before, here = np.where(first > 0, runs[first - 1], 0), runs[first]
-    for odd in (0, 1):
-        number = (stop - odd + 1) // 2 - (first - odd + 1) // 2  # of runs in each mask
-        base = np.where(first % 2 == odd, here, before)
-        runs[odd::2] -= np.repeat(base, number).astype(np.int32, copy=False)
-    runs[first] = step[first]
-    return runs

@@ -1,17 +1,11 @@
-"""Every way a json may write a mask, checked and brought into one: compressed RLE.
-
-An RLE gives the lengths of runs of background, object, background, ... going down
-the columns, left to right. Compressed, it takes a few hundred bytes a mask.
-"""
-
-from collections.abc import Sequence
-from typing import Any
+"""Every way a json may write a mask, checked and brought into one: compressed RLE."""
 
 import numpy as np
-from jaxtyping import Bool, Float32, Int64
-from pycocotools import mask as coco_mask
+from jaxtyping import Int64
 
-RLE = dict[str, Any]  # {"size": [height, width], "counts": bytes}
+from stan_jax.masks import codec
+from stan_jax.masks.codec import RLE
+
 MOST = 2**24  # height and width of a frame are below it
 
 
@@ -28,7 +22,7 @@ def compress(segmentation: object, height: int, width: int) -> RLE | None:
         if any(isinstance(points, list) and len(points) % 2 for points in segmentation):
             raise ValueError("polygon must be a list x1, y1, x2, y2, ... of numbers")
         joined = from_polygons(segmentation, height, width)
-        return joined if coco_mask.area(joined) else None
+        return joined if codec.area(joined) else None
     if not isinstance(segmentation, dict):
         kind = type(segmentation).__name__
         raise ValueError(f"must be null, an RLE or a list of polygons, is a {kind}")
@@ -46,8 +40,8 @@ def compress(segmentation: object, height: int, width: int) -> RLE | None:
     if not runs[1::2].any():
         return None
     if isinstance(given, str):
-        return {"size": size, "counts": given.encode()}
-    return coco_mask.frPyObjects({"size": size, "counts": runs.tolist()}, height, width)
+        return codec.pack(size, given)
+    return codec.encode_runs(runs.tolist(), size)
 
 
 def pack_counts(entry: dict) -> dict:
@@ -80,23 +74,7 @@ def from_polygons(polygons: list, height: int, width: int) -> RLE:
             raise ValueError(
                 f"polygon must lie in or near its {height} x {width} frame"
             )
-    return coco_mask.merge(coco_mask.frPyObjects(polygons, height, width))
-
-
-def decode(rle: RLE) -> Bool[np.ndarray, "h w"]:
-    """Pixels of a compressed mask; the inverse of `compress`.
-
-    Own code, since pycocotools' decode warns under numpy 2 and takes longer.
-    """
-    height, width = rle["size"]
-    runs = _runs_of_text(rle["counts"])
-    pixels = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
-    return pixels.reshape(width, height).T
-
-
-def area(rle: RLE) -> int:
-    """Pixels of a compressed mask."""
-    return int(coco_mask.area(rle))
+    return codec.encode_polygons(polygons, (height, width))
 
 
 def odd_runs(segmentation: object) -> bool:
@@ -105,27 +83,9 @@ def odd_runs(segmentation: object) -> bool:
     return counts is not None and not _runs(counts)[1:].all()
 
 
-def encode(mask: Bool[np.ndarray, "h w"]) -> RLE | None:
-    """Compressed RLE, fit for json (`counts` is a text); None for an empty mask."""
-    if not mask.any():
-        return None
-    rle = coco_mask.encode(np.asfortranarray(mask, np.uint8))
-    return {"size": list(mask.shape), "counts": rle["counts"].decode("ascii")}
-
-
-def tight_boxes(masks: Sequence[RLE | None]) -> Float32[np.ndarray, "t 4"]:
-    """Half-open xyxy boxes around compressed masks, zero where there is none."""
-    boxes = np.zeros((len(masks), 4), np.float32)
-    seen = [t for t, mask in enumerate(masks) if mask is not None]
-    if seen:
-        xywh = coco_mask.toBbox([masks[t] for t in seen])
-        boxes[seen] = np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1)
-    return boxes
-
-
 def _runs(counts: object) -> Int64[np.ndarray, " r"]:
     if isinstance(counts, str):
-        return _runs_of_text(counts)
+        return codec.decode_runs(counts)
     runs = _array(counts) if isinstance(counts, list) else counts
     if not isinstance(runs, np.ndarray) or runs.dtype != np.int64 or runs.ndim != 1:
         raise ValueError("RLE counts must be a text or a list of whole numbers")
@@ -137,29 +97,3 @@ def _array(counts: list) -> np.ndarray:
         return np.array(counts)
     except ValueError:  # lists of several lengths in the list
         return np.array(None)
-
-
-def _runs_of_text(text: str | bytes) -> Int64[np.ndarray, " r"]:
-    """Run lengths behind a compressed text.
-
-    Five bits a character, lowest first; bit 5 says that more follow, the highest bit
-    of the last is the sign. From the fourth number on, each is the difference to the
-    number two before it.
-    """
-    raw = text.encode() if isinstance(text, str) else text
-    codes = np.frombuffer(raw, np.uint8).astype(np.int64) - 48
-    if not codes.size or codes.min() < 0 or codes.max() > 63 or codes[-1] & 32:
-        raise ValueError(
-            "RLE counts must be a whole compressed text, are cut or foreign"
-        )
-    ends = np.flatnonzero(codes & 32 == 0)
-    starts = np.append(0, ends[:-1] + 1)
-    lengths = ends - starts + 1
-    if lengths.max() > 7:
-        raise ValueError("RLE counts must be below 2^34")
-    place = np.arange(codes.size) - np.repeat(starts, lengths)
-    runs = np.add.reduceat((codes & 31) << (5 * place), starts)
-    runs -= np.where(codes[ends] & 16, 1 << (5 * lengths), 0)
-    runs[1::2] = runs[1::2].cumsum()
-    runs[2::2] = runs[2::2].cumsum()
-    return runs

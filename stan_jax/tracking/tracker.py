@@ -178,8 +178,13 @@ class Tracker:
         """How it tracks."""
         return self.program.settings
 
-    def start(self, size_hw: tuple[int, int]) -> State:
-        """Return the state before the first frame of a video of this size."""
+    # What users hand in has no type here, so that their mistakes get our own words.
+    def start(self, size_hw: Any) -> State:
+        """Return the state before the first frame of a video.
+
+        size_hw: (height, width) of its frames in pixels.
+        Raises: InputError for anything else.
+        """
         size_hw = _checked_size(size_hw)
         canvas_hw = canvases.canvas_of(*size_hw, self.settings.canvas)
         return State(self.program.empty(canvas_hw), size_hw)
@@ -189,11 +194,10 @@ class Tracker:
         canvas_hw = canvases.canvas_of(*size_hw, self.settings.canvas)
         return canvases.fit(*size_hw, canvas_hw, self.settings.scale_hw)[1:]
 
-    def step(
-        self, state: State, frame: UInt8[np.ndarray, "h w 3"]
-    ) -> tuple[State, FrameTracks]:
+    def step(self, state: Any, frame: Any) -> tuple[State, FrameTracks]:
         """Return the state after one more frame, and the tracks in it.
 
+        state: what `start` or `step` returned. frame: RGB, uint8 [height width 3].
         Raises: InputError for a frame that is no RGB picture of the size that the state
         was started for, or a state of another tracker.
         """
@@ -205,14 +209,14 @@ class Tracker:
 
     def track(
         self,
-        frames: Iterable[UInt8[np.ndarray, "h w 3"]],
+        frames: Any,
         *,
-        size_hw: tuple[int, int] | None = None,
+        size_hw: Any = None,
     ) -> Iterator[FrameTracks]:
         """Yield the tracks in each frame of one video, a clip at a time.
 
         Args:
-          frames: any iterable, of any length.
+          frames: any iterable of RGB frames, uint8 [height width 3], of any length.
           size_hw: true size of the video, where frames may also come as small as
             `fitted_hw`; default: that of the first frame.
         Raises: InputError for frames that are no RGB pictures of one size.
@@ -265,7 +269,7 @@ class Tracker:
         )
         valid = np.asarray(tracks.valid)
         kept = [_last_of_each_id(i, v) for i, v in zip(ids, valid, strict=True)]
-        rows = [(t, n) for t in range(count) for n in np.flatnonzero(kept[t])]
+        rows = [(t, n) for t in range(count) for n in np.flatnonzero(kept[t]).tolist()]
         pasted = _in_pieces(tracks, rows, paste, before.size_hw)
         first = int(before.memory.frame)
         for t in range(count):
@@ -285,7 +289,7 @@ class Tracker:
                 int(evicted[t]),
             )
 
-    def _check_state(self, state: State) -> None:
+    def _check_state(self, state: Any) -> None:
         if not isinstance(state, State):
             rule = "must be what start or step returned"
             raise InputError("state", "", f"{rule}, is a {type(state).__name__}")

@@ -1,7 +1,6 @@
 """Optimizer of a training: learning rate over time, clipping, momentum, decay."""
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -9,8 +8,8 @@ import optax
 from jaxtyping import Array, Float, PyTree
 
 from stan_jax.errors import InputError
+from stan_jax.model import parameters
 
-Path = tuple[str | int, ...]  # e.g. ("backbone", "layer1", 0, "bn1", "scale")
 NO_DECAY = ("scale", "bias", "upsample_bias", "gamma")
 
 
@@ -73,7 +72,7 @@ def make(
     momentum: float = 0.9,
     betas: tuple[float, float] = (0.9, 0.999),
     no_decay: tuple[str, ...] = NO_DECAY,
-    frozen: Callable[[Path], bool] = lambda path: False,
+    frozen: Sequence[str] = (),
 ) -> optax.GradientTransformation:
     """Return the optimizer of `params`: clip, then SGD with momentum or AdamW.
 
@@ -89,15 +88,18 @@ def make(
       momentum: of "sgd".
       betas: decay of both moments of "adamw".
       no_decay: last names of leaves without weight decay (Choice A11: gamma, norms).
-      frozen: leaves it accepts get a zero update, keep no state, and count in no norm.
+      frozen: prefixes of paths, "backbone/layer1"; leaves below get a zero update,
+        keep no state, and count in no norm.
 
     Raises: InputError for an unknown `name`.
     """
-    decayed = jax.tree_util.tree_map_with_path(
-        lambda path, _: last_name(names(path)) not in no_decay, params
-    )
-    labels = jax.tree_util.tree_map_with_path(
-        lambda path, _: "frozen" if frozen(names(path)) else "learned", params
+    paths = parameters.by_path(params)
+    decayed, labels = (
+        parameters.nested({path: of(path) for path in paths}, params)
+        for of in (
+            lambda path: _last_name(path) not in no_decay,
+            lambda path: "frozen" if parameters.within(path, frozen) else "learned",
+        )
     )
     # The masks are looked up by position inside `partition`, where frozen leaves are
     # absent, so they must be cut the same way.
@@ -136,7 +138,7 @@ def build(
 ) -> optax.GradientTransformation:
     """Return the optimizer of a config's `optim` section, see `schedule` and `make`.
 
-    frozen: path prefixes with slashes, e.g. "backbone/layer1".
+    frozen: see `make`.
     """
     rate = schedule(
         peak_lr=peak_lr,
@@ -146,30 +148,19 @@ def build(
         milestones=tuple(milestones),
     )
 
-    def is_frozen(path: Path) -> bool:
-        full = "/".join(map(str, path)) + "/"
-        return any(full.startswith(f"{prefix}/") for prefix in frozen)
-
     return make(
         params,
         name=name,
         learning_rate=rate,
         weight_decay=weight_decay,
         clip_norm=clip_norm,
-        frozen=is_frozen,
+        frozen=frozen,
     )
 
 
-def names(path: tuple) -> Path:
-    """Return the plain names of a JAX key path, without the box of an nnx.Variable."""
-    if path and path[-1] == jax.tree_util.GetAttrKey("value"):
-        path = path[:-1]
-    return tuple(_name(key) for key in path)
-
-
-def last_name(path: Path) -> str:
-    """Return the last part that is no number: "gamma" of ("sta", "gamma", 0)."""
-    return next((p for p in reversed(path) if isinstance(p, str)), "")
+def _last_name(path: str) -> str:
+    """The last part that is no number: "gamma" of "sta/gamma/0"."""
+    return next((p for p in reversed(path.split("/")) if not p.isdigit()), "")
 
 
 def _check_schedule(warmup_steps, total_steps, decay, milestones):
@@ -180,10 +171,3 @@ def _check_schedule(warmup_steps, total_steps, decay, milestones):
         raise InputError("optim.warmup_steps", "", rule)
     if list(milestones) != sorted(milestones):
         raise InputError("optim.milestones", "", f"must rise, are {milestones}")
-
-
-def _name(key: Any) -> str | int:
-    for field in ("key", "name", "idx"):  # of DictKey, GetAttrKey, SequenceKey
-        if hasattr(key, field):
-            return getattr(key, field)
-    return str(key)

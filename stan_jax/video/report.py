@@ -15,7 +15,7 @@ from stan_jax.errors import InputError
 from stan_jax.evaluation import files
 from stan_jax.evaluation.breakdown import KINDS, Breakdown, Error, describe
 from stan_jax.evaluation.score import Scores
-from stan_jax.masks import segmentations
+from stan_jax.masks import codec
 from stan_jax.masks.run_lengths import Masks
 from stan_jax.video import draw
 
@@ -193,10 +193,8 @@ def _times(error: Error, length: int) -> list[int]:
 
 
 def _bitmap(masks: Masks | None, t: int) -> np.ndarray | None:
-    if masks is None or t >= len(masks.texts) or masks.texts[t] is None:
-        return None
-    size = masks.sizes[t].tolist()
-    return segmentations.decode({"size": size, "counts": masks.texts[t]})
+    rle = None if masks is None else masks.rle(t)
+    return None if rle is None else codec.decode(rle)
 
 
 def _picture(path: Path, true: np.ndarray | None, found: np.ndarray | None) -> bytes:

@@ -13,7 +13,7 @@ from stan_jax.annotations.youtube_vis import Dataset, Video
 from stan_jax.errors import InputError
 from stan_jax.evaluation import files
 from stan_jax.evaluation.video_ap import FoundTrack, iou
-from stan_jax.masks import run_lengths, segmentations
+from stan_jax.masks import codec, run_lengths
 from stan_jax.masks.run_lengths import Masks
 from stan_jax.video import draw, overlay
 
@@ -146,12 +146,10 @@ def _drawn(
     image: UInt8[np.ndarray, "h w 3"], tracks: Sequence[Shown], t: int
 ) -> UInt8[np.ndarray, "h2 w2 3"]:
     seen = [x for x in tracks if t < len(x.masks.texts) and x.masks.areas[t]]
-    rles = [
-        {"size": x.masks.sizes[t].tolist(), "counts": x.masks.texts[t]} for x in seen
-    ]
+    rles = [x.masks.rle(t) for x in seen]
     masks = np.zeros((len(seen), *image.shape[:2]), bool)
     for n, rle in enumerate(rles):
-        masks[n] = segmentations.decode(rle)
+        masks[n] = codec.decode(rle)
     numbers = np.array([x.number for x in seen], int)
-    boxes = segmentations.tight_boxes(rles)
+    boxes = codec.tight_boxes(rles)
     return draw.overlay(image, masks, boxes, numbers, [x.text for x in seen])

@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw
 from stan_jax.annotations import check, convert, youtube_vis
 from stan_jax.commands import main
 from stan_jax.errors import InputError
-from stan_jax.masks import segmentations
+from stan_jax.masks import codec
 
 
 def disc(hw, x, y, r):
@@ -29,7 +29,7 @@ def loaded(root, path):
 
 def bitmaps(dataset):
     return [
-        [None if s is None else segmentations.decode(s) for s in track.segmentations]
+        [None if s is None else codec.decode(s) for s in track.segmentations]
         for video in dataset.videos
         for track in video.tracks
     ]
@@ -80,8 +80,8 @@ def test_id_images_there_and_back_are_the_same(tmp_path, shared_data):
         for a, b in zip(last.segmentations, same.segmentations, strict=True):
             assert (a is None) == (b is None)
             if a is not None:
-                want = segmentations.decode(a)
-                np.testing.assert_array_equal(segmentations.decode(b), want)
+                want = codec.decode(a)
+                np.testing.assert_array_equal(codec.decode(b), want)
 
 
 @pytest.mark.parametrize(
@@ -135,8 +135,8 @@ def test_long_videos_are_converted(tmp_path):
 
 
 def test_exported_masks_never_overwrite_each_other(tmp_path):
-    mask = segmentations.encode(disc((20, 30), 9, 9, 5))
-    small = segmentations.encode(disc((20, 30), 9, 9, 3))
+    mask = codec.encode(disc((20, 30), 9, 9, 5))
+    small = codec.encode(disc((20, 30), 9, 9, 3))
     # Two videos in one folder, frames of one name and out of order, a hidden track.
     videos = [
         {"id": 1, "file_names": ["a/2.jpg", "a/1.jpg"], "height": 20, "width": 30},
@@ -159,7 +159,7 @@ def test_exported_masks_never_overwrite_each_other(tmp_path):
 
 def cocovid():
     hw = 20, 30
-    masks = [segmentations.encode(disc(hw, 10 + t, 9, 5)) for t in range(3)]
+    masks = [codec.encode(disc(hw, 10 + t, 9, 5)) for t in range(3)]
     images = [
         {"id": 10 + t, "video_id": 4, "frame_id": t, "file_name": f"a/{t}.jpg"}
         | {"height": hw[0], "width": hw[1]}
@@ -280,7 +280,7 @@ def stills(folder, hw=(120, 160)):
         images.append({"id": i, "file_name": f"{i}.png"})
         images[-1] |= {"height": hw[0], "width": hw[1]}
         row = {"id": i + 1, "image_id": i, "category_id": 3}
-        rows.append(row | {"segmentation": segmentations.encode(mask)})
+        rows.append(row | {"segmentation": codec.encode(mask)})
         masks.append(mask)
     names = [{"id": 3, "name": "shape"}]
     return {"images": images, "annotations": rows, "categories": names}

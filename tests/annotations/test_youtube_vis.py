@@ -15,7 +15,7 @@ from pycocotools import mask as coco_mask
 
 from stan_jax.annotations import youtube_vis
 from stan_jax.errors import InputError
-from stan_jax.masks import segmentations
+from stan_jax.masks import codec, segmentations
 from tests.tiny_sets import box_mask, colour, runs
 
 MASKS = arrays.arrays(
@@ -119,7 +119,7 @@ def test_compress_keeps_every_pixel_of_both_rle_forms(mask):
         assert not mask.any()
         return
     np.testing.assert_array_equal(youtube_vis.mask(plain, *mask.shape), mask)
-    text = {"size": list(mask.shape), "counts": plain["counts"].decode()}
+    text = {"size": list(mask.shape), "counts": plain["counts"]}
     assert segmentations.compress(text, *mask.shape) == plain
 
 
@@ -132,7 +132,7 @@ def test_tight_boxes_equal_loops_even_with_empty_runs(mask, cut, data):
     if at < len(rle["counts"]):
         cut = min(cut, rle["counts"][at])
         rle["counts"][at : at + 1] = [cut, 0, rle["counts"][at] - cut]
-    found = segmentations.tight_boxes([segmentations.compress(rle, *mask.shape), None])
+    found = codec.tight_boxes([segmentations.compress(rle, *mask.shape), None])
     want = np.zeros((2, 4))
     if mask.any():
         seen = [(x, y) for y, x in np.ndindex(mask.shape) if mask[y, x]]
@@ -148,7 +148,7 @@ def test_compress_reads_long_runs_from_text(counts):
         counts = [3, *counts]
     size = [1, sum(counts)]
     packed = coco_mask.frPyObjects({"size": size, "counts": counts}, *size)
-    runs_found = segmentations._runs_of_text(packed["counts"].decode())
+    runs_found = codec.decode_runs(packed["counts"].decode())
     assert runs_found.tolist() == counts
 
 
@@ -245,7 +245,7 @@ BAD = {
     "cut text": (_segmentation(_rle("Rn")), "frame 1", "cut or foreign"),
     "foreign text": (_segmentation(_rle("12é")), "frame 1", "cut or foreign"),
     "no text": (_segmentation(_rle("")), "frame 1", "cut or foreign"),
-    "long text": (_segmentation(_rle("o" * 9 + "0")), "frame 1", "below 2"),
+    "long text": (_segmentation(_rle("o" * 9 + "0")), "frame 1", "above 2"),
     "fractions": (_segmentation(_rle([959.5, 0.5])), "frame 1", "whole numbers"),
     "nested runs": (_segmentation(_rle([[900], 60])), "frame 1", "whole numbers"),
     "empty runs": (_segmentation(_rle([])), "frame 1", "whole numbers"),

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 from stan_jax.commands import main
-from stan_jax.evaluation import results, submission
+from stan_jax.evaluation import submission
+from stan_jax.masks import codec
 
 
 def small():
-    mask = results.rle(np.eye(4, 5, dtype=bool))
+    mask = codec.encode(np.eye(4, 5, dtype=bool))
     root = {
         "videos": [
             {"id": v, "height": 4, "width": 5, "file_names": ["a", "b"]} for v in (1, 2)
@@ -79,7 +80,7 @@ FULL = small()[1][0]["segmentations"]
         ),
         (
             "segmentations",
-            [None, results.rle(np.eye(5, 4, dtype=bool))],
+            [None, codec.encode(np.eye(5, 4, dtype=bool))],
             "frame 1: size must be [4, 5]",
         ),
     ],

@@ -2,16 +2,16 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from stan_jax.evaluation import results, video_ap
+from stan_jax.evaluation import video_ap
 from stan_jax.evaluation.video_ap import FoundTrack, TrueTrack, VideoAp
-from stan_jax.masks import run_lengths
+from stan_jax.masks import codec, run_lengths
 
 RANGES = np.array([[0, 1e10], [0, 12], [12, 20], [20, 1e10]])
 
 
 def masks(bitmaps):
     """bitmaps: one bool array or None per frame."""
-    return run_lengths.read([None if b is None else results.rle(b) for b in bitmaps])
+    return run_lengths.read([None if b is None else codec.encode(b) for b in bitmaps])
 
 
 def blob(rng, frames, hw=(6, 8)):
@@ -198,7 +198,7 @@ def test_iou_stops_where_both_masks_have_a_run_of_no_length(least):
         for c in ([2, 2, 0, 1, 5], [2, 2, 0, 6])
     )
     assert video_ap.iou([a], [b], least).item() == 1
-    c = run_lengths.read([results.rle(np.arange(10).reshape(5, 2).T > 3)])
+    c = run_lengths.read([codec.encode(np.arange(10).reshape(5, 2).T > 3)])
     assert video_ap.iou([b], [c]).item() == 6 / 8
 
 

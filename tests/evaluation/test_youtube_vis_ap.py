@@ -13,9 +13,9 @@ from pycocotools import mask as coco_mask
 
 from stan_jax import json_stream
 from stan_jax.errors import InputError
-from stan_jax.evaluation import results
 from stan_jax.evaluation.results import ResultsWriter, TrackResult
 from stan_jax.evaluation.youtube_vis_ap import evaluate_files, table
+from stan_jax.masks import codec
 
 NAMES = [
     *("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large"),
@@ -116,7 +116,7 @@ def shape(t, hw=(12, 16)):
 
 
 def small_set():
-    masks = [results.rle(shape(t)) for t in range(3)]
+    masks = [codec.encode(shape(t)) for t in range(3)]
     content = {
         "videos": [
             {"id": v, "height": 12, "width": 16, "file_names": ["a", "b", "c"]}
@@ -155,9 +155,8 @@ def test_what_the_writer_writes_scores_as_the_tracks_it_was_given(tmp_path):
     instances.write_text(json.dumps(content))
     with ResultsWriter(found) as writer:
         for row in rows:
-            writer.add_video(
-                row["video_id"], [TrackResult(0.5, 4, row["segmentations"])]
-            )
+            track = TrackResult(0.5, 4, dict(enumerate(row["segmentations"])))
+            writer.add_video(row["video_id"], [track], length=3)
     assert evaluate_files(instances, found)["AP"] == pytest.approx(1)
 
 
@@ -171,7 +170,7 @@ def test_annotations_may_hold_any_kind_of_mask(tmp_path, kind):
             annotation["segmentations"][t] = {
                 "counts": {"size": [12, 16], "counts": runs},
                 "polygon": [corners],
-                "text": results.rle(shape(t)),
+                "text": codec.encode(shape(t)),
             }[kind]
     assert evaluate(tmp_path, content, rows)["AP"] == pytest.approx(1)
 
@@ -432,4 +431,4 @@ def test_masks_of_the_small_set_are_what_the_runs_say():
     # The counts written by hand above, so that "any kind of mask" compares equals.
     runs = [2, *[7, 5] * 6, 7, 12 * 9 + 3]
     text = coco_mask.frPyObjects({"size": [12, 16], "counts": runs}, 12, 16)
-    assert text["counts"].decode() == results.rle(shape(0))["counts"]
+    assert text["counts"].decode() == codec.encode(shape(0))["counts"]

@@ -45,17 +45,11 @@ def _same(a, b) -> None:
         np.testing.assert_array_equal(x, y, strict=True)
 
 
-def _whose(frame: np.ndarray) -> tuple[int, int]:
-    """Video and frame number of a painted frame, from its colour away from objects."""
-    red, green, _ = frame[1, 1].astype(float)
-    return round((red - 20) / 30), round((green - 20) / 10)
-
-
 def _keys(pair) -> list[tuple[int, int, int]]:
     """Video, reference frame and current frame of every pair of a batch."""
     found = []
     for ref, current in np.asarray(pair.frames):
-        (video, t0), (same, t1) = _whose(ref), _whose(current)
+        (video, t0), (same, t1) = tiny_sets.whose(ref), tiny_sets.whose(current)
         assert video == same
         found.append((video, t0, t1))
     return found
@@ -348,46 +342,6 @@ def test_a_frame_that_breaks_while_training_is_named(make_folder, num_threads):
         next(iterator)
     iterator.close()
     assert caught.value.file == str(path)
-
-
-@pytest.mark.parametrize("clip_length", [1, 2, 3, 5, 8])
-@pytest.mark.parametrize("video", [0, 1])
-def test_frames_are_the_video_in_order_then_padding(make_folder, clip_length, video):
-    dataset = _load(make_folder(videos=((24, 40, 5), (40, 24, 5))))
-    how: dict[str, Any] = dict(
-        canvas=(32, 48), clip_length=clip_length, scale_hw=(12, 20)
-    )
-    made = list(batches.frames(dataset, dataset.videos[video], **how))
-    canvas, size = [((32, 48), (12, 20)), ((48, 32), (20, 12))][video]
-    assert len(made) == -(-5 // clip_length)
-    valid = np.concatenate([v for _, _, v in made])
-    frames = np.concatenate([f for f, _, _ in made])
-    assert frames.shape == (len(made) * clip_length, *canvas, 3)
-    assert frames.dtype == np.uint8
-    assert valid.tolist() == [i < 5 for i in range(len(frames))]
-    assert not frames[5:].any()
-    for t in range(5):
-        assert _whose(frames[t]) == (video, t)
-        whole = youtube_vis.read_frame(dataset, dataset.videos[video], t)
-        small = clips.resize_frame(whole, size).astype(int)
-        assert np.abs(frames[t, : size[0], : size[1]] - small).max() <= 6
-        assert not frames[t, size[0] :].any()
-        assert not frames[t, :, size[1] :].any()
-    assert all(tuple(s) == size for _, s, _ in made)
-
-
-def test_frames_can_be_left_early_and_name_a_broken_frame(make_folder):
-    folder = make_folder(videos=((24, 40, 9),))
-    (folder.frames / "v0/00004.jpg").unlink()
-    dataset = _load(folder)
-    made = batches.frames(dataset, dataset.videos[0], canvas=(24, 40), clip_length=2)
-    next(made)
-    next(made)
-    with pytest.raises(InputError, match=r"00004.jpg: video 10, frame 4: file must"):
-        next(made)
-    early = batches.frames(dataset, dataset.videos[0], canvas=(24, 40), clip_length=2)
-    next(early)
-    early.close()
 
 
 BEFORE_FLAGS = (

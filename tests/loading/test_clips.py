@@ -2,54 +2,10 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from stan_jax.loading import clips
+from stan_jax.ops import canvas
 from tests.tiny_sets import box_mask
-
-SIDES = st.integers(1, 3000)
-
-
-@pytest.mark.parametrize(
-    ("size_hw", "canvas_hw", "scale_hw", "want"),
-    [
-        ((720, 1280), (384, 640), (360, 640), (0.5, 360, 640)),
-        ((1280, 720), (640, 384), (360, 640), (0.5, 640, 360)),
-        ((480, 640), (384, 640), (360, 640), (0.75, 360, 480)),
-        ((360, 640), (384, 640), (360, 640), (1.0, 360, 640)),
-        ((96, 160), (384, 640), (360, 640), (3.75, 360, 600)),
-        ((333, 500), (384, 640), (640, 360), (360 / 333, 360, 541)),
-        ((500, 500), (384, 640), (384, 640), (0.768, 384, 384)),
-    ],
-)
-def test_fit_gives_the_sizes_of_the_original(size_hw, canvas_hw, scale_hw, want):
-    assert clips.fit(*size_hw, canvas_hw, scale_hw) == pytest.approx(want, rel=1e-12)
-
-
-@given(height=SIDES, width=SIDES, short=SIDES, more=SIDES)
-def test_fit_fills_one_side_and_never_leaves_the_canvas(height, width, short, more):
-    scale_hw = (short, short + more)
-    canvas_hw = clips.canvas_of(height, width, scale_hw)
-    factor, new_h, new_w = clips.fit(height, width, canvas_hw, scale_hw)
-    assert 1 <= new_h <= canvas_hw[0]
-    assert 1 <= new_w <= canvas_hw[1]
-    assert short in (new_h, new_w) or short + more in (new_h, new_w)
-    assert abs(new_h - factor * height) <= max(0.5, 1 - factor * height) + 1e-6
-    assert abs(new_w - factor * width) <= max(0.5, 1 - factor * width) + 1e-6
-
-
-def test_fit_refuses_a_scale_beyond_the_canvas():
-    with pytest.raises(ValueError, match="400 x 711 and must fit the canvas of 384"):
-        clips.fit(720, 1280, (384, 640), (400, 720))
-    with pytest.raises(ValueError, match="must fit"):
-        clips.fit(1280, 720, (384, 640), (384, 640))
-
-
-def test_canvas_is_transposed_for_portrait_alone():
-    assert clips.canvas_of(360, 640, (384, 640)) == (384, 640)
-    assert clips.canvas_of(640, 640, (384, 640)) == (384, 640)
-    assert clips.canvas_of(641, 640, (384, 640)) == (640, 384)
 
 
 @pytest.mark.parametrize(
@@ -93,13 +49,6 @@ def test_resize_mask_takes_the_pixel_that_opencv_takes(new_hw):
     for y, x in np.ndindex(new_hw):
         want = mask[y * 7 // new_hw[0], x * 9 // new_hw[1]]
         assert found[y, x] == want
-
-
-def test_resize_frame_averages_when_shrinking():
-    board = np.indices((40, 60)).sum(0) % 2 * 200
-    frame = np.repeat(board[:, :, None], 3, axis=2).astype(np.uint8)
-    small = clips.resize_frame(frame, (10, 15))
-    assert np.abs(small.astype(int) - 100).max() <= 8
 
 
 def _pair(flip: bool, *, size_hw=(24, 40), canvas_hw=(32, 48), scale_hw=(24, 40)):
@@ -190,7 +139,7 @@ def test_make_pair_mirrors_pixels_masks_and_boxes_alike(scale_hw):
 @pytest.mark.parametrize("scale_hw", [(12, 20), (17, 27), (31, 48)])
 def test_make_pair_boxes_are_scaled_by_the_factor(scale_hw, flip):
     _, boxes, _, pair = _pair(flip, scale_hw=scale_hw)
-    factor = clips.fit(24, 40, (32, 48), scale_hw)[0]
+    factor = canvas.fit(24, 40, (32, 48), scale_hw)[0]
     h, w = pair.size_hw
     for f, m in np.argwhere(pair.present):
         x1, y1, x2, y2 = np.array(boxes[f][m]) * factor
@@ -259,7 +208,7 @@ def test_make_pair_takes_frames_that_come_reduced():
             flip=False,
             max_objects=1,
         )
-        for frame in (full, clips.resize_frame(full, (24, 40)))
+        for frame in (full, canvas.resize_frame(full, (24, 40)))
     ]
     difference = np.int32(made[0].frames) - np.int32(made[1].frames)
     assert np.abs(difference).max() <= 3

@@ -5,8 +5,7 @@ import pytest
 from pycocotools import mask as coco_mask
 
 from stan_jax.errors import InputError
-from stan_jax.evaluation import results
-from stan_jax.masks import run_lengths
+from stan_jax.masks import codec, run_lengths
 
 
 def packed(counts, hw):
@@ -25,7 +24,7 @@ def masks_of_many_kinds():
 
 def test_areas_are_the_numbers_of_pixels():
     masks = list(masks_of_many_kinds())
-    got = run_lengths.read([results.rle(mask) for mask in masks])
+    got = run_lengths.read([codec.encode(mask) for mask in masks])
     np.testing.assert_array_equal(got.areas, [mask.sum() for mask in masks])
     np.testing.assert_array_equal(got.sizes, [mask.shape for mask in masks])
     assert not got.broken.any()
@@ -36,9 +35,9 @@ def test_runs_are_those_of_the_mask():
         pixels = mask.T.ravel().astype(int)
         edges = np.flatnonzero(np.diff(pixels, prepend=0)).tolist()
         want = np.diff([0, *edges, pixels.size])
-        texts = [b"1", *[results.rle(mask)["counts"].encode()] * 2]
+        texts = [b"1", *[codec.encode(mask)["counts"].encode()] * 2]
         ends = np.cumsum([len(text) for text in texts])
-        runs, first, stop = run_lengths._decode(b"".join(texts), ends, InputError)
+        runs, first, stop = codec.decode_many(b"".join(texts), ends, InputError)
         np.testing.assert_array_equal(first, [0, 1, 1 + len(want)])
         np.testing.assert_array_equal(stop, [*first[1:], len(runs)])
         np.testing.assert_array_equal(runs, [1, *want, *want])
@@ -46,7 +45,7 @@ def test_runs_are_those_of_the_mask():
 
 @pytest.mark.parametrize("absent", [None, [], {}, ""])
 def test_absent_masks_take_part_in_nothing(absent):
-    shown = results.rle(np.eye(3, dtype=bool))
+    shown = codec.encode(np.eye(3, dtype=bool))
     got = run_lengths.read([absent, shown, absent])
     np.testing.assert_array_equal(got.areas, [0, 3, 0])
     np.testing.assert_array_equal(got.sizes, [[0, 0], [3, 3], [0, 0]])
@@ -106,7 +105,7 @@ def test_masks_that_would_hang_or_crash_are_refused_by_name(segmentation, rule):
 
 
 def test_many_tracks_are_read_as_one_by_one(monkeypatch):
-    masks = [None, *map(results.rle, masks_of_many_kinds())]
+    masks = [None, *map(codec.encode, masks_of_many_kinds())]
     tracks = [masks[:3], [], masks[3:], [None], masks[5:6]]
     one = [run_lengths.read(track) for track in tracks]
     for size in (1, 40, 10**9):  # characters decoded at once

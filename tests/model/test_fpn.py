@@ -5,11 +5,15 @@ import pytest
 import tiny_model
 from flax import nnx
 
-from stan_jax.model.fpn import STRIDES, FeaturePyramid
+from stan_jax.model.fpn import FeaturePyramid
+
+STRIDES = (4, 8, 16, 32, 64)  # of its levels
 
 
 def _pyramid():
-    return tiny_model.shake(FeaturePyramid((3, 4, 5, 6), 4, rngs=nnx.Rngs(0)))
+    return tiny_model.shake(
+        FeaturePyramid((3, 4, 5, 6), 4, strides=STRIDES[:4], rngs=nnx.Rngs(0))
+    )
 
 
 def _maps(shapes):

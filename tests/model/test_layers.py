@@ -5,8 +5,8 @@ import pytest
 import tiny_model
 from flax import nnx
 
+from stan_jax.model import build as builder
 from stan_jax.model import layers
-from stan_jax.model.stan import STAN
 
 # Compiled whole: one operation at a time takes far longer to compile than to run.
 apply = jax.jit(lambda layer, x: layer(x))
@@ -159,7 +159,7 @@ def test_initializers_give_shapes_without_drawing():
 
 def test_model_built_in_jit_has_living_kernels_of_the_same_law(key):
     def build(key):
-        model = STAN(**tiny_model.SETTINGS, rngs=nnx.Rngs(key))
+        model = builder.build(**tiny_model.SETTINGS, rngs=nnx.Rngs(key))
         return nnx.to_pure_dict(nnx.state(model))
 
     outside, inside = build(key), jax.jit(build)(key)

@@ -58,10 +58,10 @@ def test_maps_have_the_strides_and_channels_of_the_weights():
         lambda: mobilenet_v2.MobileNetV2(norm=FrozenBatchNorm, rngs=nnx.Rngs(0))
     )
     maps = jax.eval_shape(lambda m, x: m(x), model, jnp.zeros((1, 64, 96, 3)))
-    assert model.out_channels == (24, 64, 96, 320)
+    assert model.channels == (24, 64, 96, 320)
     assert [m.shape for m in maps] == [
         (1, 64 // s, 96 // s, c)
-        for s, c in zip((4, 8, 16, 32), model.out_channels, strict=True)
+        for s, c in zip((4, 8, 16, 32), model.channels, strict=True)
     ]
     # Of torchvision 2,223,872; less the layer behind block 16, plus block 0's expand.
     count = sum(x.size for x in jax.tree.leaves(nnx.state(model, nnx.Param)))
@@ -85,7 +85,7 @@ def test_frozen_blocks_get_no_gradient_and_others_the_same(monkeypatch):
         )
         grads = nnx.to_pure_dict(nnx.state(gradient(model), nnx.Param))
         blocks = {f"blocks/{i}": block for i, block in grads["blocks"].items()}
-        return model.frozen(), {"stem": grads["stem"]} | blocks
+        return model.frozen_paths, {"stem": grads["stem"]} | blocks
 
     nothing, free = by_module(-1)
     assert nothing == ()

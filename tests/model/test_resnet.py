@@ -147,13 +147,13 @@ def test_frozen_stages_get_no_gradient_and_others_the_same(
     free_gradients, frozen_stages, modules
 ):
     model = _small(frozen_stages)
-    assert len(model.frozen()) == modules
+    assert len(model.frozen_paths) == modules
     got = nnx.to_pure_dict(nnx.state(_gradient(model, _image()), nnx.Param))
     for name, want in free_gradients.items():
         pairs = zip(jax.tree.leaves(got[name]), jax.tree.leaves(want), strict=True)
         for one, other in pairs:
             assert np.abs(other).max() > 0
-            other = 0 * other if name in model.frozen() else other
+            other = 0 * other if name in model.frozen_paths else other
             np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-3)
 
 
@@ -165,8 +165,8 @@ def test_freezing_does_not_change_the_maps():
         (1, 32 // s, 64 // s, c)
         for s, c in zip((4, 8, 16, 32), (8, 16, 32, 64), strict=True)
     ]
-    assert frozen.out_channels == (8, 16, 32, 64)
-    assert free.frozen() == ()
+    assert frozen.channels == (8, 16, 32, 64)
+    assert free.frozen_paths == ()
 
 
 # Regular expressions from names of torch to our paths.
@@ -205,7 +205,9 @@ class Pyramid(nnx.Module):
             norm=FrozenBatchNorm,
             rngs=rngs,
         )
-        self.fpn = FeaturePyramid(self.backbone.out_channels, 256, rngs=rngs)
+        self.fpn = FeaturePyramid(
+            self.backbone.channels, 256, strides=self.backbone.strides, rngs=rngs
+        )
 
     def __call__(self, x):
         maps = self.backbone(x)

@@ -15,6 +15,7 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from stan_jax.errors import InputError
+from stan_jax.model import parameters
 from stan_jax.pretrained import checkpoint
 from stan_jax.training import optimizer
 
@@ -41,7 +42,7 @@ def _state(seed=0, width=4, dtype=jnp.bfloat16):
         learning_rate=lambda step: 0.1,
         weight_decay=0.1,
         clip_norm=1.0,
-        frozen=lambda path: path[0] == "backbone",
+        frozen=("backbone",),
     )
     ones = jax.tree.map(jnp.ones_like, params)
     _, opt = tx.update(ones, tx.init(params), params)
@@ -210,15 +211,20 @@ def test_restore_of_another_architecture_names_folder_leaf_and_shapes(
     assert raised.value.record == "step 4"
 
 
-def test_restore_names_the_changed_key_of_the_fingerprint(run):
-    run(fingerprint={"model": {"depth": 50, "stages": (1, 2)}}).save(4, _state(), {})
-    same = {"model": {"stages": [1, 2], "depth": 50}}
-    assert run(fingerprint=same).restore(_state())
-    other = {"model": {"depth": 101, "stages": (1, 2)}}
-    with pytest.raises(InputError, match=r"model.depth was 50 .*, is 101"):
-        run(fingerprint=other).restore(_state())
-    with pytest.raises(InputError, match=r"model.sta was 'absent' .*, is True"):
-        run(fingerprint={"model": same["model"] | {"sta": True}}).restore(_state())
+def test_record_stands_beside_the_arrays_and_is_checked_before_them(run, monkeypatch):
+    run(record={"model": {"depth": 50, "stages": (1, 2)}}).save(4, _state(), {})
+    want = {"model": {"depth": 50, "stages": [1, 2]}, "step": 4}
+    assert checkpoint.read_record(run().folder) == want
+    seen = []
+    assert run().restore(_state(), check=seen.append)
+    assert seen == [want]
+    monkeypatch.setattr(checkpoint, "_load", None)  # nothing is loaded
+
+    def refuse(record):
+        raise InputError("x", "", "of another run")
+
+    with pytest.raises(InputError, match="of another run"):
+        run().restore(_state(), check=refuse)
 
 
 @pytest.mark.parametrize("largest_only", [False, True])
@@ -349,8 +355,8 @@ def test_unfinished_checkpoint_is_ignored_and_cleaned_only_by_the_writer(run):
     folder = run().folder
     run().save(1, _state(1), {})
     (folder / "2.orbax-checkpoint-tmp").mkdir()
-    got = checkpoint.restore_params(folder, _state().params)
-    _assert_same(got, _state(1).params)
+    _, got = checkpoint.read(folder)
+    _assert_same(got, _table(_state(1).params))
     assert _names(folder) == ["1", "2.orbax-checkpoint-tmp"]
     assert run().latest == 1
     deadline = time.monotonic() + 30  # Orbax cleans up in a thread of its own
@@ -373,33 +379,37 @@ def test_half_deleted_old_checkpoint_does_no_harm(run):
     assert checkpoints.steps == [2, 3]
 
 
-def test_restore_params_gives_only_the_parameters(run):
+def _table(params):
+    return {f"params/{path}": x for path, x in parameters.by_path(params).items()}
+
+
+def test_read_gives_only_the_parts_asked_for(run):
     checkpoints = run(best="ap")
     for step, ap in ((1, 0.5), (2, 0.9), (3, 0.1)):
         checkpoints.save(step, _state(step), {}, {"ap": ap})
-    like, folder = _shapes(_state().params), checkpoints.folder
-    _assert_same(checkpoint.restore_params(folder, like), _state(3).params)
-    _assert_same(checkpoint.restore_params(folder, like, step=1), _state(1).params)
+    folder = checkpoints.folder
+    _assert_same(checkpoint.read(folder)[1], _table(_state(3).params))
+    _assert_same(checkpoint.read(folder, step=1)[1], _table(_state(1).params))
+    assert set(checkpoint.read(folder, prefixes=("step",))[1]) == {"step"}
+    assert checkpoint.read(folder, prefixes=())[1] == {}
     assert checkpoint.find_step(folder) == 3
     assert checkpoint.find_step(folder, best="ap") == 2
     with pytest.raises(InputError, match="no checkpoint with 'loss'"):
         checkpoint.find_step(folder, best="loss")
 
 
-def test_restore_params_starts_stan_from_a_baseline_only_where_allowed(run):
-    run().save(1, _without(_state(1), "sta"), {})
-    like, folder = _state(2).params, run().folder
-    with pytest.raises(InputError, match="params/sta/gamma is absent in the checkp"):
-        checkpoint.restore_params(folder, like)
-    got = checkpoint.restore_params(folder, like, optional=("sta",))
-    _assert_same(got["sta"], like["sta"])
-    _assert_same(got["box"], _state(1).params["box"])
-    other = _state(width=5).params
-    with pytest.raises(InputError, match=r"params/box/kernel is \(4, 6\)"):
-        checkpoint.restore_params(folder, other, optional=("sta",))
+def test_parts_of_older_checkpoints_have_their_names_of_today(run):
+    """What was called frozen until November 2026 are the statistics."""
+    state = {"params": {"w": jnp.ones(2)}, "frozen": {"bn": {"mean": jnp.arange(3.0)}}}
+    run().save(1, state, {})
+    _, got = checkpoint.read(run().folder)
+    assert set(got) == {"params/w", "statistics/bn/mean"}
+    like = {"params": {"w": jnp.zeros(2)}, "statistics": {"bn": {"mean": jnp.zeros(3)}}}
+    tree, _, _ = run().restore(like)
+    np.testing.assert_array_equal(tree["statistics"]["bn"]["mean"], jnp.arange(3.0))
 
 
-def test_restore_params_without_a_checkpoint_says_so(tmp_path):
+def test_read_without_a_checkpoint_says_so(tmp_path):
     with pytest.raises(InputError, match="nowhere: holds no complete checkpoint"):
-        checkpoint.restore_params(tmp_path / "nowhere", {})
+        checkpoint.read(tmp_path / "nowhere")
     assert not (tmp_path / "nowhere").exists()

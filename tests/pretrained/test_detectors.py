@@ -60,7 +60,7 @@ def test_every_published_family_is_known_and_wholly_used(weights, keys):
         "num_batches_tracked" in name or name.startswith("fc.")
         for name in found.skipped
     )
-    used = {**found.params, **found.frozen}
+    used = {**found.params, **found.statistics}
     assert len(used) + len(found.skipped) == len(given)
     lost = 0 if family != "torchvision" else 4 * 1024 + 4 + 256 + 1  # the background
     size = sum(x.size for name, x in given.items() if name not in found.skipped)
@@ -83,7 +83,8 @@ def _small(backbone, **changes):
         sta=None,
         embed_channels=7,
         **sizes,
-        **detectors.PRESETS["openmmlab"]["model"],
+        background_columns=False,
+        conventions=detectors.PRESETS["openmmlab"].conventions._asdict(),
     )
     return settings | changes
 
@@ -92,8 +93,8 @@ def _small(backbone, **changes):
     "backbone", ["resnet18", "resnet34", "resnet101", "resnext101_64x4d"]
 )
 def test_depth_widths_and_groups_are_read_off_the_shapes(backbone):
-    params, frozen = detectors.shapes(_small(backbone), 3)
-    theirs, own = names.back(_scaled(params | frozen), openmmlab.MASKTRACK)
+    params, statistics = detectors.shapes(_small(backbone), 3)
+    theirs, own = names.back(_scaled(params | statistics), openmmlab.MASKTRACK)
     assert own == []
     found = detectors.convert("x", theirs)
     for key in ("backbone", "channels", "box_channels", "mask_channels", "mask_depth"):
@@ -106,8 +107,8 @@ def test_depth_widths_and_groups_are_read_off_the_shapes(backbone):
 def test_import_of_an_export_has_the_same_bits(family):
     columns = family == "original"
     changes = dict(background_columns=columns, sta=dict(key_channels=3, strides=(16,)))
-    params, frozen = detectors.shapes(_small("resnet18", **changes), 3)
-    ours = _scaled(params | frozen)
+    params, statistics = detectors.shapes(_small("resnet18", **changes), 3)
+    ours = _scaled(params | statistics)
     theirs, own = names.back(ours, detectors.FAMILIES[family].renames)
     assert any(path.startswith("sta/") for path in own)
     wanted = {path: x.shape for path, x in ours.items()}
@@ -140,7 +141,9 @@ def test_published_torchvision_weights_are_read_with_eps_0(weights):
     found = detectors.convert("x", given)
     assert found.family == "torchvision-coco"
     want = given["backbone.body.bn1.running_var"]
-    np.testing.assert_allclose(found.frozen["backbone/bn1/var"] + 1e-5, want, rtol=1e-6)
+    np.testing.assert_allclose(
+        found.statistics["backbone/bn1/var"] + 1e-5, want, rtol=1e-6
+    )
 
 
 def test_detectron2_stem_takes_frames_as_ours(weights):

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from stan_jax.commands import main
-from stan_jax.evaluation import results
+from stan_jax.masks import codec
 from stan_jax.video import draw, overlay, write
 
 HW, FRAMES = (90, 160), 4  # of a picture that is drawn at twice its size on a sheet
@@ -16,7 +16,7 @@ GREY = 120
 def mask(x, y=30, size=30):
     bitmap = np.zeros(HW, bool)
     bitmap[y : y + size, x : x + size] = True
-    return results.rle(bitmap)
+    return codec.encode(bitmap)
 
 
 @pytest.fixture
