@@ -117,7 +117,7 @@ def _check_pyramid(style: str, folder: Folder) -> Iterator[Row]:
     weights = folder.weights(REFERENCES["orig"].keys, {})
     weights = {k: x for k, x in weights.items() if re.match(r"backbone\.|neck\.", k)}
     model = nnx.eval_shape(lambda: Pyramid(style == "caffe", nnx.Rngs(0)))
-    state = detectors.flat(nnx.to_pure_dict(nnx.state(model)))
+    state = parameters.by_path(nnx.to_pure_dict(nnx.state(model)))
     shapes = {path: x.shape for path, x in state.items()}
     model = fill(model, names.translate(style, weights, ORIGINAL, shapes).arrays)
     run = nnx.jit(lambda model, x: model(x))
