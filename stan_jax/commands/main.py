@@ -5,7 +5,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-from stan_jax import errors
+from stan_jax import __version__, errors
 
 # name -> file, what it does
 COMMANDS = {
@@ -27,6 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         description="Video instance segmentation with STAN: tools beside train.py.",
         epilog="stan COMMAND --help says more, with an example.",
     )
+    parser.add_argument("--version", action="version", version=f"stan {__version__}")
     choices = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, (_, text) in COMMANDS.items():
         choices.add_parser(name, help=text, add_help=False)

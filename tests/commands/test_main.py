@@ -7,6 +7,7 @@ import fuzz
 import pytest
 from PIL import Image
 
+import stan_jax
 from stan_jax.commands import main
 
 LOADED = "import sys; from stan_jax.commands.main import main\ntry: main({})\n"
@@ -20,6 +21,13 @@ def test_help_loads_neither_jax_nor_numpy(line):
     code = LOADED.format(line)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.splitlines()[-1] == "set()", done.stderr
+
+
+def test_version_is_that_of_the_package(capsys):
+    with pytest.raises(SystemExit) as left:
+        main.main(["--version"])
+    assert left.value.code == 0
+    assert capsys.readouterr().out == f"stan {stan_jax.__version__}\n"
 
 
 @pytest.mark.parametrize("name", main.COMMANDS)

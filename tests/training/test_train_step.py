@@ -10,18 +10,9 @@ import tiny_pairs
 from stan_jax.model import parameters
 from stan_jax.training import losses, optimizer, train_step
 from stan_jax.training import mesh as meshes
-from stan_jax.training.losses import Sampling
 from stan_jax.types import Pair
 
-SAMPLING = Sampling(
-    anchors=64,
-    positive_anchors=16,
-    rois=12,
-    positive_rois=4,
-    border=-1,
-    padded=False,
-)
-KINDS = tiny_pairs.KINDS
+SAMPLING, KINDS = tiny_pairs.SAMPLING, tiny_pairs.KINDS
 OPTIM: dict[str, Any] = dict(
     name="sgd",  # unlike Adam's, its steps do not blow up rounding
     peak_lr=0.02,

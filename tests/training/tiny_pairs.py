@@ -8,11 +8,19 @@ import numpy as np
 import tiny_model
 
 from stan_jax.model.stan import STAN
-from stan_jax.training.losses import LossKinds
+from stan_jax.training.losses import LossKinds, Sampling
 from stan_jax.types import Pair, Proposals
 
 CANVAS, SETTINGS = tiny_model.CANVAS, tiny_model.SETTINGS
 CLASSES = SETTINGS["num_classes"]
+SAMPLING = Sampling(
+    anchors=64,
+    positive_anchors=16,
+    rois=12,
+    positive_rois=4,
+    border=-1,
+    padded=False,
+)
 KINDS = LossKinds(
     rpn_beta=1 / 9,
     box_beta=1.0,
