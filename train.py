@@ -318,7 +318,7 @@ class Examples:
 
 
 class Signals:
-    """Remembers SIGTERM and SIGINT, so that the loop can save and leave.
+    """Memory of SIGTERM and SIGINT, so that the loop can save and leave.
 
     The second signal does what it does elsewhere: it ends the process.
     """

@@ -122,7 +122,7 @@ def run(how, folder, official):
 
 
 def official_ap(paths, folder):
-    """What the official code gives, from the folder of ytvis.py and ytviseval.py."""
+    """Return the official code's AP; folder: of ytvis.py and ytviseval.py."""
     # It was written for a NumPy that had this name and took floats for numbers.
     linspace = np.linspace
     vars(np).update(

@@ -1,4 +1,4 @@
-"""How many training pairs a second leave the disk, and where their time goes.
+"""Training pairs a second from disk, and where their time goes.
 
 python benchmarks/loader.py [--annotations=J --frames=F] [--canvas=384x640]
 
@@ -24,6 +24,7 @@ from PIL import Image, ImageDraw
 
 from stan_jax.annotations import youtube_vis
 from stan_jax.loading import batches, clips, plan
+from stan_jax.ops import canvas as canvases
 
 BATCH, THREADS, REPEATS, BATCHES = 8, 2, 5, 12
 OWN_SETS = {  # height, width of the video; canvas
@@ -93,8 +94,8 @@ def parts(
     item = plan.all_items(dataset)[0]
     video = item.video
     size_hw = (video.height, video.width)
-    canvas_hw = clips.canvas_of(*size_hw, canvas)
-    _, new_h, new_w = clips.fit(*size_hw, canvas_hw, canvas)
+    canvas_hw = canvases.canvas_of(*size_hw, canvas)
+    _, new_h, new_w = canvases.fit(*size_hw, canvas_hw, canvas)
     frame = youtube_vis.read_frame(dataset, video, item.t, max_hw=(new_h, new_w))
     rle = next(s for x in plan.trained(video) for s in x.segmentations if s)
     mask = youtube_vis.mask(rle, *size_hw)
@@ -105,7 +106,7 @@ def parts(
         "one frame, as used": lambda: youtube_vis.read_frame(
             dataset, video, item.t, max_hw=(new_h, new_w)
         ),
-        "resize of a frame": lambda: clips.resize_frame(frame, (new_h, new_w)),
+        "resize of a frame": lambda: canvases.resize_frame(frame, (new_h, new_w)),
         "one mask decoded": lambda: youtube_vis.mask(rle, *size_hw),
         "resize of a mask": lambda: clips.resize_mask(mask, (new_h, new_w)),
         "box of a mask": lambda: clips.tight_box(mask),

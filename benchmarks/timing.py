@@ -1,4 +1,4 @@
-"""What the benchmarks share: where they run, and the time of one compiled program."""
+"""Parts of every benchmark: the name of the machine, the time of a program."""
 
 import platform
 import statistics
@@ -9,7 +9,7 @@ import jax
 
 
 class Timing(NamedTuple):
-    """What is known of one compiled program after it ran a few times."""
+    """Time and memory of one compiled program over a few runs."""
 
     median_s: float
     best_s: float

@@ -1,4 +1,4 @@
-"""What is raised when a file or a setting given by the user breaks a rule."""
+"""The error for a file or a setting of the user that breaks a rule."""
 
 import contextlib
 import sys

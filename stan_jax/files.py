@@ -1,4 +1,4 @@
-"""How a file appears whole or not at all."""
+"""Files that appear whole or not at all."""
 
 import contextlib
 import os
@@ -36,7 +36,7 @@ def replacing(path: str | Path) -> Generator[Path]:
 
 
 def require_place(path: str | Path | None, *sources: str | Path) -> None:
-    """Nothing, if a file can be written there later and is none of the sources.
+    """Raise InputError unless a file can be written there and is none of the sources.
 
     Raises: InputError.
     """

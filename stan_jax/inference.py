@@ -4,10 +4,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from stan_jax.annotations.youtube_vis import Dataset, Video
-from stan_jax.evaluation import files, results
-from stan_jax.evaluation.results import ResultsWriter, TrackBuilder
-from stan_jax.evaluation.video_ap import VideoAp
 from stan_jax.loading.frames import read_frames
+from stan_jax.metrics.video_ap import VideoAp
+from stan_jax.results import readers
+from stan_jax.results import writer as results
+from stan_jax.results.writer import ResultsWriter, TrackBuilder
 from stan_jax.tracking.tracker import FrameTracks, Tracker
 
 OFFICIAL = ("AP", "AP50", "AP75", "AR1", "AR10")  # the table of the challenge
@@ -29,7 +30,7 @@ def evaluate(
     ids = [category.id for category in dataset.categories]
     # A set prepared with tensorflow-datasets has no json to be scored with.
     scored = dataset.annotated and dataset.stored is None
-    truth = files.true_tracks(dataset.path) if scored else None
+    truth = readers.true_tracks(dataset.path) if scored else None
     score = VideoAp([c["id"] for c in truth.categories]) if truth else None
     predicted = 0
     with ResultsWriter(out) as writer:
@@ -52,7 +53,9 @@ def evaluate(
             if truth and score:
                 true = truth.tracks.get(video.id, [])
                 length = len(video.file_names)
-                score.add_video(video.id, true, results.found_tracks(tracks, length))
+                score.add_video(
+                    video.id, true, results.predicted_tracks(tracks, length)
+                )
     if not score:
         return {}
     if not predicted:  # which the official code, and so ours, takes for a mistake

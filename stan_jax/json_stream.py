@@ -1,4 +1,4 @@
-"""Reads json files, plain or gzipped, piece by piece: as large as one likes."""
+"""Json files, plain or gzipped, read piece by piece: as large as one likes."""
 
 import gc
 import gzip
@@ -38,7 +38,7 @@ def rows(path: str | Path) -> Iterator[dict]:
 
 
 def members(path: str | Path) -> Iterator[tuple[str, int | None, Any]]:
-    """What a file that is one object holds, lists one element at a time.
+    """Yield the members of a file that is one object, lists one element at a time.
 
     Yields key, index, value. A list begins with index START and value None; its
     elements follow. A value that is no list has index None.
@@ -187,7 +187,7 @@ class _Text:
             return value
 
     def _more(self) -> bool:
-        """Whether the window could be moved on; what was read is let go."""
+        """Move the window on and drop what was read; return false at the end."""
         rest, mark = len(self._text) - self._place, ""
         try:
             if self._file is None:
@@ -223,7 +223,7 @@ class _Naming:
 
 
 def _rounded(row: object) -> bool:
-    """Whether a number of an object is too large for what read it."""
+    """Return whether a number of an object is too large for what read it."""
     values = row.values() if isinstance(row, dict) else ()
     return any(type(value) is float and abs(value) >= 2**63 for value in values)
 
@@ -236,6 +236,6 @@ def open_bytes(path: str | Path) -> gzip.GzipFile | io.BufferedReader:
 
 
 def open_text(path: str | Path) -> io.TextIOWrapper:
-    """Likewise, as text; UTF-8's mark stands in it."""
+    """Open a file, plain or gzipped, as text; UTF-8's mark stands in it."""
     # Not utf-8-sig, which decodes in Python; newlines are as good as spaces.
     return io.TextIOWrapper(open_bytes(path), encoding="utf-8", newline="")

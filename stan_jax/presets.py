@@ -16,7 +16,7 @@ MATCH_COEFF = MatchWeights(score=1.0, iou=2.0, label=10.0)
 
 
 class Preset(NamedTuple):
-    """What a published code does with its weights.
+    """Settings that a published code reads and trains its weights with.
 
     background_columns: see `build.assemble`. slots, legacy_paste: see
     `tracker.Settings`.

@@ -35,7 +35,7 @@ class Pair(NamedTuple):
 
 
 class Proposals(NamedTuple):
-    """Where the region proposal network expects objects, best first."""
+    """Boxes where the region proposal network expects objects, best first."""
 
     boxes: Float[Array, "n 4"]
     scores: Float[Array, " n"]
@@ -43,7 +43,7 @@ class Proposals(NamedTuple):
 
 
 class Detections(NamedTuple):
-    """What one frame shows, best first, before any track is known."""
+    """Objects of one frame, best first, before any track is known."""
 
     boxes: Float[Array, "n 4"]
     labels: Int[Array, " n"]
@@ -54,7 +54,7 @@ class Detections(NamedTuple):
 
 
 class Tracks(NamedTuple):
-    """What one frame shows, and to which track each detection belongs."""
+    """Objects of one frame, and the track that each belongs to."""
 
     boxes: Float[Array, "n 4"]
     labels: Int[Array, " n"]

@@ -285,7 +285,7 @@ def check_orig_ops(folder: Folder) -> Iterator[Row]:
             f"encode_{head}", boxes.encode(truth, priors, stds), a[f"encode_{head}"]
         )
         decoded = boxes.decode(jnp.asarray(a["deltas"]), priors, stds)
-        clipped = boxes.clip(decoded, FRAME, least=1.0)
+        clipped = boxes.clip(decoded, FRAME, minimum=1.0)
         for kind, got in (("noclip", decoded), ("clip360x640", clipped)):
             key = f"decode_{head}_{kind}"
             yield close(key, got - HALF_OPEN, a[key])

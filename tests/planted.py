@@ -110,7 +110,7 @@ PLANTED = [
 ]
 
 
-def judged(tmp_path, root, found, **options):
+def broken_down(tmp_path, root, found, **options):
     paths = tmp_path / "instances.json", tmp_path / "results.json"
     for path, value in zip(paths, (root, found), strict=True):
         path.write_text(json.dumps(value))

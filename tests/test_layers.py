@@ -18,6 +18,8 @@ FLOORS = (
     "stan_jax.annotations",
     "stan_jax.loading",
     "stan_jax.shapes",
+    "stan_jax.metrics",
+    "stan_jax.results",
     "stan_jax.evaluation",
     "stan_jax.presets",
     "stan_jax.configs",
@@ -44,6 +46,8 @@ WITHOUT_JAX = (
     "stan_jax.annotations",
     "stan_jax.loading",
     "stan_jax.shapes",
+    "stan_jax.metrics",
+    "stan_jax.results",
     "stan_jax.evaluation",
 )
 

@@ -44,7 +44,7 @@ class Report(NamedTuple):
 
     @property
     def errors(self) -> int:
-        """How many findings are errors."""
+        """Number of findings that are errors."""
         return sum(finding.level == "error" for finding in self.findings)
 
 
@@ -89,7 +89,7 @@ def check(
 
 
 def require(annotations: str | Path, content: dict | None = None) -> None:
-    """Nothing, for a file in the official format without an error.
+    """Raise InputError unless a file is in the official format without an error.
 
     content: of the file, where it is still to be written.
     Raises: InputError that names the first error.
@@ -114,7 +114,7 @@ _REWRITE = "write the file again"
 
 
 class _Checker:
-    """Gathers findings record by record; one method for each kind of record."""
+    """Findings, gathered record by record; one method for each kind of record."""
 
     def __init__(self, path: Path, content: dict | None = None):
         self.path, self._content = path, content
@@ -503,7 +503,7 @@ def _kind(value: object) -> str:
 
 
 def text(report: Report) -> str:
-    """What a person reads: findings, then what the set holds."""
+    """Return what a person reads: findings, then the contents of the set."""
     lines, alike = [], Counter()
     for finding in report.findings:
         key = finding.level, finding.rule, finding.advice

@@ -98,7 +98,7 @@ def from_id_images(
 
 
 def natural(path: Path) -> list:
-    """What to sort by, so that 2.png comes before 10.png."""
+    """Return a key to sort by, so that 2.png comes before 10.png."""
     parts = re.split(r"(\d+)", path.stem)
     return [int(x) if i % 2 else x for i, x in enumerate(parts)]
 
@@ -416,7 +416,7 @@ def glide(
 
 
 def warp(image: Image.Image, step: Float[np.ndarray, " 6"]) -> Image.Image:
-    """What the window sees of an image, at the size of the image."""
+    """Return the window's view of an image, at the size of the image."""
     return image.transform(
         image.size, Image.Transform.AFFINE, step.tolist(), Image.Resampling.BILINEAR
     )
@@ -425,6 +425,6 @@ def warp(image: Image.Image, step: Float[np.ndarray, " 6"]) -> Image.Image:
 def warp_mask(
     mask: Bool[np.ndarray, "h w"], step: Float[np.ndarray, " 6"]
 ) -> Bool[np.ndarray, "h w"]:
-    """Likewise of a mask: the pixels that are more object than not."""
+    """Return the window's view of a mask: the pixels that are more object than not."""
     grey = Image.fromarray(mask.view(np.uint8) * np.uint8(255))
     return np.asarray(warp(grey, step)) > 127

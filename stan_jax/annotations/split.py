@@ -19,7 +19,7 @@ from stan_jax.files import replacing
 def parts(
     categories: Mapping[int, set[int]], shares: Sequence[float], seed: int = 0
 ) -> dict[int, int]:
-    """Which part each video goes to: 0, 1, ...
+    """Return the part that each video goes to: 0, 1, ...
 
     categories: of each video, by id of the video; may be empty.
     shares: of the parts, adding up to 1.
@@ -55,7 +55,7 @@ def parts(
         for video in open_:
             if rarest in left[video]:
                 deal(video, rarest)
-    _mend(left, order, dealt, len(shares))
+    _correct(left, order, dealt, len(shares))
     for part in range(len(shares)):  # a side of no videos is no file
         sizes = Counter(dealt.values())
         if not sizes[part] and sizes and max(sizes.values()) > 1:
@@ -69,7 +69,7 @@ def _shuffled(seed: int, video: int) -> str:
     return hashlib.sha256(f"{seed}:{video}".encode()).hexdigest()
 
 
-def _mend(
+def _correct(
     categories: dict[int, set[int]], order: list[int], dealt: dict[int, int], n: int
 ) -> None:
     """Move videos until no category that could stand in every part lacks one."""
@@ -79,7 +79,7 @@ def _mend(
     total = sum(have, Counter())
 
     def lost(video: int) -> bool:
-        """Whether its part would lose a category that it should keep."""
+        """Return whether its part would lose a category that it should keep."""
         here = have[dealt[video]]
         return any(here[c] == 1 and total[c] >= n for c in categories[video])
 

@@ -1,4 +1,4 @@
-"""What a YouTube-VIS folder holds: its json checked once, its frames read on demand.
+"""YouTube-VIS folders: the json is checked once, frames are read on demand.
 
 All sets in this format are read alike (YouTube-VIS 2019/2021/2022, OVIS, exports of
 one's own): classes come from the file, ids need not be contiguous, and a file without
@@ -135,7 +135,7 @@ def unique_names(videos: Sequence[Video]) -> dict[int, str]:
 
 
 def check_file(path: Path, record: str) -> None:
-    """Nothing, if a frame is there at all; its pixels are not looked at.
+    """Raise InputError unless a frame is there; its pixels are not looked at.
 
     Raises: InputError where it is absent or empty.
     """
@@ -220,7 +220,7 @@ def _broken(dataset: Dataset, video: Video, t: int, rule: str) -> InputError:
 
 
 def read_json(path: Path) -> dict:
-    """What a json (or .json.gz) holds, lists of runs as arrays.
+    """Return the content of a json (or .json.gz), lists of runs as arrays.
 
     Raises: InputError where it cannot be read or is no object.
     """
@@ -229,7 +229,7 @@ def read_json(path: Path) -> dict:
 
 
 def read_plain(path: Path, hook: Callable[[dict], Any] | None = None) -> dict:
-    """Likewise, all as it stands in the file, unless a hook says otherwise."""
+    """Return the content of a json (or .json.gz) as it stands there, but for a hook."""
     try:
         with json_stream.open_text(path) as file:
             text = file.read().removeprefix("\ufeff")

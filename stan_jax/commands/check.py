@@ -12,7 +12,7 @@ import sys
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Nothing; the parser knows what this command takes."""
+    """Add the arguments of this command to its parser."""
     parser.add_argument("annotations", help="json in the official format, or .json.gz")
     parser.add_argument("folder", nargs="?", help="what file_names are relative to")
     parser.add_argument("--frames", action="store_true", help="open every image too")
@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Nothing; findings and a summary are printed."""
+    """Print findings and a summary."""
     import json
 
     from stan_jax.annotations import check

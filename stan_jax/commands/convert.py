@@ -16,7 +16,7 @@ import argparse
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Nothing; the parser knows what this command takes."""
+    """Add the arguments of this command to its parser."""
     kinds = ["davis", "mots", "cocovid", "coco", "pngs"]
     parser.add_argument("kind", choices=kinds, help="what the source is; pngs: back")
     parser.add_argument("source", help="file or folder")
@@ -37,7 +37,7 @@ OPTIONS = {
 
 
 def run(args: argparse.Namespace) -> None:
-    """Nothing; the file is written and what it holds is printed."""
+    """Write the file and print what it holds."""
     import json
     from pathlib import Path
 
@@ -71,9 +71,12 @@ def run(args: argparse.Namespace) -> None:
         if not args.images or not args.frames:
             rule = "needs --images, the still images, and --frames, where clips go"
             raise InputError("convert coco", "", rule)
-        for name, value, least in (("length", length, 1), ("seed", args.seed or 0, 0)):
-            if value < least:
-                rule = f"must be at least {least}, is {value}"
+        for name, value, minimum in (
+            ("length", length, 1),
+            ("seed", args.seed or 0, 0),
+        ):
+            if value < minimum:
+                rule = f"must be at least {minimum}, is {value}"
                 raise InputError(f"--{name}", "", rule)
         content = youtube_vis.read_json(Path(args.source))
         images = content.get("images")

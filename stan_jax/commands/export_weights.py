@@ -10,14 +10,14 @@ import argparse
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Nothing; the parser knows what this command takes."""
+    """Add the arguments of this command to its parser."""
     parser.add_argument("workdir", help="of a training run, or made by `stan import`")
     parser.add_argument("out", help="the file to write")
     parser.add_argument("--family", required=True, help="mmdet or torchvision")
 
 
 def run(args: argparse.Namespace) -> None:
-    """Nothing; the file holds the newest weights of the folder."""
+    """Write the newest weights of the folder."""
     from stan_jax.pretrained import store
 
     for line in store.export(args.workdir, args.out, args.family):

@@ -14,7 +14,7 @@ import argparse
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Nothing; the parser knows what this command takes."""
+    """Add the arguments of this command to its parser."""
     parser.add_argument("checkpoint", help="the published file")
     parser.add_argument("out", help="a new folder, for --config.init_from")
     parser.add_argument("--family", default="auto", help="whose names the file has")
@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Nothing; the folder holds a checkpoint, safetensors and a note on both."""
+    """Write a folder with the weights and the record of what they mean."""
     from stan_jax.pretrained import detectors, store
 
     found = detectors.load(args.checkpoint, args.family)

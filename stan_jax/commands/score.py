@@ -12,7 +12,7 @@ import argparse
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Nothing; the parser knows what this command takes."""
+    """Add the arguments of this command to its parser."""
     parser.add_argument("ground_truth", help="annotations in the official format")
     parser.add_argument("results", help="results in the official format")
     parser.add_argument(
@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Nothing; the tables are printed."""
+    """Print the tables."""
     import json
     from pathlib import Path
 

@@ -12,7 +12,7 @@ import argparse
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Nothing; the parser knows what this command takes."""
+    """Add the arguments of this command to its parser."""
     parser.add_argument("annotations", help="json in the official format, or .json.gz")
     parser.add_argument("frames", help="folder that file_names are relative to")
     parser.add_argument("out", help="folder for the pictures")
@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Nothing; the pictures are made and counted."""
+    """Draw the pictures and count them."""
     import math
 
     from stan_jax.annotations import youtube_vis
@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> None:
             shown,
             args.results,
             args.out,
-            least=args.score,
+            minimum=args.score,
             frames_per_s=args.fps,
             watch=lambda video, t: bar.advance({"video": video.name}),
         )

@@ -13,7 +13,7 @@ OPEN = 100  # files at a time
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Nothing; the parser knows what this command takes."""
+    """Add the arguments of this command to its parser."""
     parser.add_argument("annotations", help="json in the official format, or .json.gz")
     parser.add_argument("out", help="folder to write to")
     kind = parser.add_mutually_exclusive_group()
@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Nothing; the files are written and counted."""
+    """Write the files and count them."""
     from collections import Counter
     from pathlib import Path
 

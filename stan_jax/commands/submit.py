@@ -11,7 +11,7 @@ import sys
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Nothing; the parser knows what this command takes."""
+    """Add the arguments of this command to its parser."""
     parser.add_argument("results", help="results in the official format")
     parser.add_argument(
         "--annotations", metavar="FILE", help="videos and categories of the challenge"
@@ -20,8 +20,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Nothing; the verdict is printed and the zip written."""
-    from stan_jax.evaluation import submission
+    """Print the verdict and write the zip."""
+    from stan_jax.results import submission
 
     verdict = submission.check(args.results, args.annotations)
     for kind in ("errors", "warnings"):

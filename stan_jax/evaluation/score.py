@@ -10,16 +10,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from stan_jax.errors import InputError
-from stan_jax.evaluation import (
-    breakdown,
-    files,
-    tracking_metrics,
-    videos,
-    youtube_vis_ap,
-)
-from stan_jax.evaluation.breakdown import Breakdown
-from stan_jax.evaluation.files import Truth
-from stan_jax.evaluation.video_ap import THRESHOLDS, FoundTrack, Matched, VideoAp, match
+from stan_jax.evaluation import tracking_metrics, youtube_vis_ap
+from stan_jax.evaluation.worker_pool import open_pool
+from stan_jax.metrics import error_kinds, tracking
+from stan_jax.metrics.error_kinds import Breakdown
+from stan_jax.metrics.tracks import PredictedTrack
+from stan_jax.metrics.video_ap import THRESHOLDS, Matched, VideoAp, match
+from stan_jax.results import readers
+from stan_jax.results.readers import Truth
 
 
 class Category(NamedTuple):
@@ -48,11 +46,11 @@ class Scores(NamedTuple):
 
 
 class Part(NamedTuple):
-    """What one video adds."""
+    """Share of one video in the scores."""
 
     matched: dict[int, Matched]
-    counts: tracking_metrics.Counts | InputError  # or why there are none
-    mended: breakdown.Mended | None
+    counts: tracking.Counts | InputError  # or why there are none
+    corrected: error_kinds.Corrected | None
     odd: Counter  # results by what is odd about them
 
 
@@ -70,21 +68,23 @@ def score_files(
     workers: processes that share the videos. errors: also say where the AP goes.
     Raises: InputError as `youtube_vis_ap.evaluate_files`.
     """
-    with videos.crew(workers) as crew:
-        truth = files.true_tracks(instances_path)
+    with open_pool(workers) as pool:
+        truth = readers.true_tracks(instances_path)
         ids = [c["id"] for c in truth.categories]
         score = VideoAp(ids, class_agnostic)
         paths = instances_path, results_path
         work = partial(_one_video, score.groups, paths, ids if errors else None)
-        parts, found = crew.run(work, truth, results_path)
+        parts, found = pool.run(work, truth, results_path)
     for video_id, part in parts.items():
         score.add_matched(video_id, part.matched)
     stats = score.finish()
     curves = {name: stats.pop(name) for name in ("precision", "recall", "scores")}
     rows = [] if class_agnostic else _categories(truth, found, curves)
     official = {name: float(value) for name, value in stats.items()}
-    mended = {video_id: part.mended for video_id, part in parts.items() if part.mended}
-    tracking, untold = _tracking(truth, parts, instances_path)
+    corrected = {
+        video_id: part.corrected for video_id, part in parts.items() if part.corrected
+    }
+    tracked, untold = _tracking(truth, parts, instances_path)
     odd = Counter({UNLISTED: sum(n for c, n in found.items() if c not in set(ids))})
     for part in parts.values():
         odd.update(part.odd)
@@ -95,9 +95,9 @@ def score_files(
         official,
         class_agnostic,
         rows,
-        tracking,
+        tracked,
         _names(truth),
-        breakdown.total(ids, mended) if errors else None,
+        error_kinds.total(ids, corrected) if errors else None,
         [*told, *untold],
     )
 
@@ -111,7 +111,7 @@ def _tracking(
         if isinstance(found := parts[video_id].counts, InputError):
             return {}, [f"{found}: no tracking metrics"]
         counts[video_id] = found
-    total = tracking_metrics.Total()
+    total = tracking.Total()
     for video in tracking_metrics.in_order(truth, counts, instances_path):
         total.add(video)
     return total.summary(), []
@@ -120,7 +120,7 @@ def _tracking(
 UNLISTED = "are of a category that is not listed: they count for nothing in AP"
 
 
-def _odd(video: dict, found: Sequence[FoundTrack]) -> Counter:
+def _odd(video: dict, found: Sequence[PredictedTrack]) -> Counter:
     """Results of a video that count otherwise than one would think, by how."""
     names = video.get("file_names")
     odd: Counter = Counter()
@@ -136,14 +136,14 @@ def _odd(video: dict, found: Sequence[FoundTrack]) -> Counter:
 
 
 def _one_video(groups, paths, category_ids, video, true, found) -> Part:
-    mended = None
+    corrected = None
     if category_ids is not None:
-        mended = breakdown.one_video(category_ids, video, true, found)
+        corrected = error_kinds.one_video(category_ids, video, true, found)
     try:
-        counts = tracking_metrics.count(video, true, found, *paths)
+        counts = tracking.count(video, true, found, *paths)
     except InputError as error:  # which AP is not concerned with
         counts = error
-    return Part(match(groups, true, found), counts, mended, _odd(video, found))
+    return Part(match(groups, true, found), counts, corrected, _odd(video, found))
 
 
 def _names(truth: Truth) -> dict[Any, str]:
@@ -196,7 +196,7 @@ def text(scores: Scores) -> str:
         lines += ["", "tracking, every category taken for one:"]
     lines += [f"{name:>8} {_figure(value)}" for name, value in scores.tracking.items()]
     if scores.lost:
-        lines += ["", breakdown.text(scores.lost, scores.names)]
+        lines += ["", error_kinds.text(scores.lost, scores.names)]
     if scores.warnings:
         lines += ["", *(f"warning: {text}" for text in scores.warnings)]
     return "\n".join(lines)
@@ -224,7 +224,7 @@ def as_json(scores: Scores) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """As json may hold it: null for what is no finite number."""
+    """Return what json may hold: null for what is no finite number."""
     if isinstance(value, dict):
         return {str(key): _plain(x) for key, x in value.items()}
     if isinstance(value, list | tuple):

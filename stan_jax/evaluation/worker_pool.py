@@ -1,4 +1,4 @@
-"""Goes through the videos of an evaluation, each once, in one process or in several."""
+"""Worker pool of an evaluation: each video once, in one process or in several."""
 
 import contextlib
 import gc
@@ -12,24 +12,24 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from stan_jax.errors import InputError
-from stan_jax.evaluation import files
-from stan_jax.evaluation.files import Truth
-from stan_jax.evaluation.video_ap import FoundTrack, TrueTrack
+from stan_jax.metrics.tracks import PredictedTrack, TrueTrack
+from stan_jax.results import readers
+from stan_jax.results.readers import Truth
 
 BACKLOG = 4  # videos that wait for each helper: enough to keep it busy
 
 # What is done with a video: (record of the video, true tracks, found tracks) -> part.
-Work = Callable[[dict, list[TrueTrack], list[FoundTrack]], Any]
+Work = Callable[[dict, list[TrueTrack], list[PredictedTrack]], Any]
 
 
 class Compared(NamedTuple):
-    """What came of every video, and how many results there are by category."""
+    """Result of the work on every video, and the number of predictions by category."""
 
     parts: dict[Any, Any]  # video id -> part
     found: Counter
 
 
-class Crew:
+class WorkerPool:
     """This process, and helpers that videos are given to as long as they are free."""
 
     def __init__(self, executor: ProcessPoolExecutor | None, helpers: int):
@@ -57,13 +57,20 @@ class Crew:
                 parts[other] = self._open.pop(other).result()
             self._open.pop(video_id, None)  # what came of some of its results
             true, found = truth.tracks.later(video_id), (results_path, rows)
-            args = work, truth.videos[video_id], true, partial(files.read_found, *found)
+            args = (
+                work,
+                truth.videos[video_id],
+                true,
+                partial(readers.read_predicted, *found),
+            )
             if self._executor is not None and len(self._open) < self._most:
                 self._open[video_id] = self._executor.submit(_one_video, *args)
             else:
                 parts[video_id] = _one_video(*args)
 
-        for video_id, rows in files.found_rows(results_path, truth.videos, counts):
+        for video_id, rows in readers.predicted_rows(
+            results_path, truth.videos, counts
+        ):
             give(video_id, rows)
         if not counts and not may_be_empty:
             rule = "must hold at least one result, as officially"
@@ -83,10 +90,10 @@ def _one_video(work: Work, video: dict, true: Callable, found: Callable) -> Any:
 
 
 @contextlib.contextmanager
-def crew(workers: int) -> Generator[Crew]:
-    """So many processes, this one among them; the others are started afresh."""
+def open_pool(workers: int) -> Generator[WorkerPool]:
+    """Open a pool of so many processes, this one included; others start afresh."""
     if workers < 2:
-        yield Crew(None, 0)
+        yield WorkerPool(None, 0)
         return
     # Not forked: the caller may run threads, as JAX does.
     context = multiprocessing.get_context("spawn")
@@ -95,7 +102,7 @@ def crew(workers: int) -> Generator[Crew]:
         with _one_thread():
             for _ in range(workers - 1):
                 executor.submit(_wake)
-        yield Crew(executor, workers - 1)
+        yield WorkerPool(executor, workers - 1)
     finally:
         executor.shutdown(wait=False, cancel_futures=True)
 

@@ -1,4 +1,4 @@
-"""What is the official score of a results file against an annotation file?
+"""Official score of a results file against an annotation file.
 
 Same numbers as youtubevos/cocoapi (ytvos.py, ytvoseval.py), to the last digit. Where
 that code stops with a traceback or never returns, there is one InputError instead.
@@ -7,8 +7,9 @@ that code stops with a traceback or never returns, there is one InputError inste
 from functools import partial
 from pathlib import Path
 
-from stan_jax.evaluation import files, videos
-from stan_jax.evaluation.video_ap import VideoAp, match
+from stan_jax.evaluation.worker_pool import open_pool
+from stan_jax.metrics.video_ap import VideoAp, match
+from stan_jax.results import readers
 
 
 def evaluate_files(
@@ -26,10 +27,10 @@ def evaluate_files(
     disk meanwhile (in TMPDIR).
     Raises: InputError for a file that the official code would fail on.
     """
-    with videos.crew(workers) as crew:
-        truth = files.true_tracks(instances_path)
+    with open_pool(workers) as pool:
+        truth = readers.true_tracks(instances_path)
         score = VideoAp([c["id"] for c in truth.categories], class_agnostic)
-        compared = crew.run(partial(_matched, score.groups), truth, results_path)
+        compared = pool.run(partial(_matched, score.groups), truth, results_path)
     for video_id, matched in compared.parts.items():
         score.add_matched(video_id, matched)
     return score.finish()

@@ -1,4 +1,4 @@
-"""Which frame of which video is pair number n of an endless training run.
+"""Order of an endless training run: the frames of pair number n.
 
 Frames are grouped by orientation, because a batch has one canvas, and by dataset,
 because datasets have weights. Groups take turns; each walks through its frames in a
@@ -77,7 +77,7 @@ def batch_items(
 
 
 def turn(n: int, shares: Sequence[Fraction]) -> tuple[int, int]:
-    """Who has turn n when all take turns by their shares, and how many it had before.
+    """Return who has turn n, by shares, and how many turns it had before.
 
     Turns are spread evenly: the first has had round(n * share) of the n turns so far,
     the second its part of what the first leaves, and so on. Exact, hence in fractions.
@@ -129,7 +129,7 @@ def trained(video: Video) -> list[Track]:
 
 
 def presence(video: Video) -> Bool[np.ndarray, "m t"]:
-    """In which frames each of the `trained` tracks is in view."""
+    """Return the frames in which each of the `trained` tracks is in view."""
     rows = [[s is not None for s in x.segmentations] for x in trained(video)]
     return np.array(rows, bool).reshape(-1, len(video.file_names))
 

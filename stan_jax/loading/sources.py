@@ -1,4 +1,4 @@
-"""Where a dataset comes from: json and frame files, or tensorflow-datasets."""
+"""Sources of a dataset: json and frame files, or tensorflow-datasets."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-r"""How a YouTube-VIS set lives in tensorflow-datasets, without TensorFlow.
+r"""YouTube-VIS sets in tensorflow-datasets, without TensorFlow.
 
     python -m stan_jax.loading.tfds_youtube_vis --out=FOLDER \
         --split=train:train.json:train/JPEGImages --split=val:val.json:val/JPEGImages
@@ -134,7 +134,7 @@ def _reader(path: Path) -> Any:  # Any: the package's own types do not hold
 
 
 def _about(sources: Mapping[str, Dataset]) -> dict[str, dict]:
-    """What belongs to a split rather than to a frame, as json would return it."""
+    """Return what belongs to a split, not to a frame, as json would return it."""
     return {
         name: dict(
             annotations=hashlib.sha256(dataset.path.read_bytes()).hexdigest(),

@@ -1,4 +1,4 @@
-"""Is a COCO run-length text really a mask of its size, and how large is the mask?"""
+"""Checked run lengths of many masks, and their areas, in bulk."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -170,8 +170,8 @@ def _areas(
 ) -> Int[np.ndarray, " n"]:
     """Pixels of each object, where all runs together cover the mask."""
     # Where no sum can be too long for it, the shorter type is three times as fast.
-    least, most = int(runs.min()), int(runs.max())
-    short = int((stop - first).max()) * max(most, -least) < 2**31
+    minimum, maximum = int(runs.min()), int(runs.max())
+    short = int((stop - first).max()) * max(maximum, -minimum) < 2**31
     sums = np.zeros((2, len(first)), np.int64)  # of every second run of the array
     for odd in (0, 1):
         begin, end = (first - odd + 1) // 2, (stop - odd + 1) // 2
@@ -180,7 +180,7 @@ def _areas(
             kind = np.int32 if short else np.int64
             sums[odd, some] = np.add.reduceat(runs[odd::2], begin[some], dtype=kind)
     wrong = sums.sum(axis=0) != pixels
-    if least < 0:
+    if minimum < 0:
         wrong |= np.minimum.reduceat(runs, first) < 0
     wrong |= stop - first > pixels + 1
     for k in np.flatnonzero(wrong)[:1].tolist():

@@ -78,7 +78,7 @@ def from_polygons(polygons: list, height: int, width: int) -> RLE:
 
 
 def odd_runs(segmentation: object) -> bool:
-    """Whether a valid RLE has a run of length 0 after the first: none should."""
+    """Return whether a valid RLE has a run of length 0 after the first: none should."""
     counts = segmentation.get("counts") if isinstance(segmentation, dict) else None
     return counts is not None and not _runs(counts)[1:].all()
 

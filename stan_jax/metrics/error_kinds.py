@@ -1,29 +1,22 @@
-"""Where does the AP go: what it would be if every error of one kind were mended.
+"""Kinds of errors: the AP that correcting every error of one kind would give back.
 
-After Bolya et al., TIDE, 2020, carried over from boxes to tracks: every found track has
-at most one kind of error, the one that costs it most, and at most one object that it
-was meant for.
+After Bolya et al., TIDE, 2020, carried over from boxes to tracks: every predicted track
+has at most one kind of error, the one that costs it most, and at most one object that
+it was meant for.
 """
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 from pycocotools import mask as coco_mask
 
-from stan_jax.evaluation import files, videos
-from stan_jax.evaluation.video_ap import (
-    FoundTrack,
-    TrueTrack,
-    VideoAp,
-    match,
-    paired,
-)
 from stan_jax.masks.run_lengths import Masks
+from stan_jax.metrics.overlap import paired
+from stan_jax.metrics.tracks import PredictedTrack, TrueTrack
+from stan_jax.metrics.video_ap import VideoAp, match
 
 KINDS = {
     "class": "right object, wrong class",
@@ -46,8 +39,8 @@ class Error(NamedTuple):
     video_id: Any
     row: int  # of the results file; -1 for a missed object
     true_id: Any  # the object; None for background
-    category_id: Any  # as found; of the object where it is missed
-    score: float  # of the found track; 0 for a missed object
+    category_id: Any  # as predicted; of the object where it is missed
+    score: float  # of the predicted track; 0 for a missed object
     overlap: float  # over the whole video
     frames: tuple[int, int]  # first and last that show it
     true_category_id: Any  # of the object; None for background
@@ -62,30 +55,16 @@ class Breakdown(NamedTuple):
     errors: list[Error]  # the worst first
 
 
-class Mended(NamedTuple):
-    """What one video adds: to the AP as it is, and with each kind mended."""
+class Corrected(NamedTuple):
+    """Share of one video in the AP as it is, and with each kind corrected."""
 
     matched: dict
     by_kind: dict[str, dict]
     errors: list[Error]
 
 
-def evaluate_files(
-    instances_path: str | Path, results_path: str | Path, workers: int = 1
-) -> Breakdown:
-    """Read both files and go through them one video at a time.
-
-    Raises: InputError as `youtube_vis_ap.evaluate_files`.
-    """
-    with videos.crew(workers) as crew:
-        truth = files.true_tracks(instances_path)
-        ids = [c["id"] for c in truth.categories]
-        compared = crew.run(partial(one_video, ids), truth, results_path)
-    return total(ids, compared.parts)
-
-
-def total(category_ids: Sequence, parts: Mapping[Any, Mended]) -> Breakdown:
-    """What all videos together lose; parts: of each video, by id."""
+def total(category_ids: Sequence, parts: Mapping[Any, Corrected]) -> Breakdown:
+    """Return what all videos together lose; parts: of each video, by id."""
     scores = {kind: VideoAp(category_ids) for kind in ("", *KINDS)}
     for video_id, part in parts.items():
         for kind, score in scores.items():
@@ -119,65 +98,68 @@ def one_video(
     category_ids: Sequence,
     video: dict[str, Any],
     truth: Sequence[TrueTrack],
-    found: Sequence[FoundTrack],
-) -> Mended:
+    predicted: Sequence[PredictedTrack],
+) -> Corrected:
     """Sort the errors of one video and mend them, one kind at a time."""
     # Categories outside the file's list stand for nothing.
     true = [track for track in truth if track.category_id in category_ids]
-    seen = [track for track in found if track.category_id in category_ids]
+    seen = [track for track in predicted if track.category_id in category_ids]
     groups = [[c] for c in sorted(set(category_ids))]
-    judged = _judge(seen, true)
+    assigned = _assign(seen, true)
     matched = match(groups, true, seen)
-    there = {*judged.kinds, *(["missed"] if judged.missed else [])}
+    there = {*assigned.kinds, *(["missed"] if assigned.missed else [])}
     by_kind = {
-        kind: match(groups, true, _mended(kind, judged, seen, true))
+        kind: match(groups, true, _corrected(kind, assigned, seen, true))
         if kind in there
         else matched
         for kind in KINDS
     }
     errors = [
         Error(
-            judged.kinds[n],
+            assigned.kinds[n],
             video["id"],
             track.row,
             true[m].id if m >= 0 else None,
             track.category_id,
             track.score,
-            float(judged.overlap[n, m]) if m >= 0 else 0.0,
+            float(assigned.overlap[n, m]) if m >= 0 else 0.0,
             _span(track.masks),
             true[m].category_id if m >= 0 else None,
         )
-        for n, (track, m) in enumerate(zip(seen, judged.targets, strict=True))
-        if judged.kinds[n]
+        for n, (track, m) in enumerate(zip(seen, assigned.targets, strict=True))
+        if assigned.kinds[n]
     ]
-    for g in (true[m] for m in judged.missed):
+    for g in (true[m] for m in assigned.missed):
         about = 0.0, 0.0, _span(g.masks), g.category_id
         errors.append(Error("missed", video["id"], -1, g.id, g.category_id, *about))
-    return Mended(matched, by_kind, errors)
+    return Corrected(matched, by_kind, errors)
 
 
-def _mended(
+def _corrected(
     kind: str,
-    judged: "Judged",
-    found: Sequence[FoundTrack],
+    assigned: "Assigned",
+    predicted: Sequence[PredictedTrack],
     truth: Sequence[TrueTrack],
-) -> list[FoundTrack]:
-    """The found tracks with every error of one kind mended, in their order."""
+) -> list[PredictedTrack]:
+    """The predicted tracks with every error of one kind corrected, in their order."""
     if kind == "missed":
         # Above all others, of any video, so that they cost nothing else.
-        added = [truth[m] for m in judged.missed]
-        return [*(FoundTrack(np.inf, g.category_id, g.masks) for g in added), *found]
-    taken, tracks = set(judged.taker), {}
-    for n in sorted(range(len(found)), key=lambda n: -found[n].score):
-        if judged.kinds[n] != kind:
-            tracks[n] = found[n]
+        added = [truth[m] for m in assigned.missed]
+        return [
+            *(PredictedTrack(np.inf, g.category_id, g.masks) for g in added),
+            *predicted,
+        ]
+    taken, tracks = set(assigned.taker), {}
+    for n in sorted(range(len(predicted)), key=lambda n: -predicted[n].score):
+        if assigned.kinds[n] != kind:
+            tracks[n] = predicted[n]
             continue
-        m = judged.targets[n]
+        m = assigned.targets[n]
         # What is meant for an object that another track has is one too many.
-        own = judged.taker.get(m) == n
+        own = assigned.taker.get(m) == n
         if kind not in ("duplicate", "background") and (own or m not in taken):
             taken.add(m)
-            tracks[n] = _mend(kind, found[n], truth[m])
+            tracks[n] = _correct(kind, predicted[n], truth[m])
     return [tracks[n] for n in sorted(tracks)]
 
 
@@ -186,31 +168,31 @@ def _span(masks: Masks) -> tuple[int, int]:
     return (int(shown[0]), int(shown[-1])) if shown.size else (-1, -1)
 
 
-class Judged(NamedTuple):
-    """What is wrong with each found track of a video, and with no track at all."""
+class Assigned(NamedTuple):
+    """Error and object assigned to each predicted track of a video."""
 
     kinds: list[str]  # "" for none
     targets: list[int]  # the object that it was meant for; -1 for none
     overlap: Float[np.ndarray, "n m"]
-    taker: dict[int, int]  # object -> the found track that AP gives it to
+    taker: dict[int, int]  # object -> the predicted track that AP gives it to
     missed: list[int]
 
 
-def _judge(found: list[FoundTrack], truth: list[TrueTrack]) -> Judged:
-    common, both, areas = _common(found, truth)
+def _assign(predicted: list[PredictedTrack], truth: list[TrueTrack]) -> Assigned:
+    common, both, areas = _common(predicted, truth)
     union = both - common  # [n m t]
     crowd = np.array([g.crowd for g in truth], bool)
     overlap = _ratio(common.sum(-1), union.sum(-1))
     shown = areas > 0
-    # In the frames of the found track alone.
+    # In the frames of the predicted track alone.
     there = _ratio(common.sum(-1), (union * shown[:, None]).sum(-1))
     follows = (common >= SAME * union) & (common > 0)  # [n m t]
     same = np.array(
-        [[d.category_id == g.category_id for g in truth] for d in found], bool
+        [[d.category_id == g.category_id for g in truth] for d in predicted], bool
     ).reshape(overlap.shape)
-    kinds, targets = [""] * len(found), [-1] * len(found)
+    kinds, targets = [""] * len(predicted), [-1] * len(predicted)
     taker: dict[int, int] = {}
-    for n in sorted(range(len(found)), key=lambda n: -found[n].score):
+    for n in sorted(range(len(predicted)), key=lambda n: -predicted[n].score):
         # As for AP: a free object, only without one a crowd.
         free = [m not in taker and not crowd[m] for m in range(len(truth))]
         fit = np.where(same[n] & np.array(free, bool), overlap[n], -1)
@@ -234,7 +216,7 @@ def _judge(found: list[FoundTrack], truth: list[TrueTrack]) -> Judged:
             kinds[n] = "background"
     meant = set(targets)
     missed = [m for m, g in enumerate(truth) if m not in meant and not g.crowd]
-    return Judged(kinds, targets, overlap, taker, missed)
+    return Assigned(kinds, targets, overlap, taker, missed)
 
 
 def _ratio(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -242,7 +224,7 @@ def _ratio(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def _most_lost(lost, shown, follows, m: int) -> str:
-    """What costs a track, which has its object, most pixels of it."""
+    """Return the kind that costs a track, which has its object, most pixels of it."""
     elsewhere = shown & ~follows[m] & follows.any(axis=0)
     kinds = {
         "loose": shown & ~elsewhere,
@@ -253,7 +235,7 @@ def _most_lost(lost, shown, follows, m: int) -> str:
 
 
 def _why(same, overlap, there, follows, taker, spare, own, shown) -> tuple[str, int]:
-    """What is wrong with a track that is nobody's; own: its frames."""
+    """Return the kind and target of a track that has no object; own: its frames."""
     followed = np.flatnonzero(follows.any(-1))
     at = [frozenset(np.flatnonzero(follows[m]).tolist()) for m in followed]
     # Another object in frames where the first one is not followed: no mere overlap.
@@ -281,7 +263,7 @@ def _why(same, overlap, there, follows, taker, spare, own, shown) -> tuple[str, 
     return "background", -1
 
 
-def _mend(kind: str, track: FoundTrack, true: TrueTrack) -> FoundTrack:
+def _correct(kind: str, track: PredictedTrack, true: TrueTrack) -> PredictedTrack:
     if kind == "class":
         return track._replace(category_id=true.category_id)
     if kind == "switch":
@@ -297,16 +279,16 @@ def _mend(kind: str, track: FoundTrack, true: TrueTrack) -> FoundTrack:
 
 
 def _common(
-    found: list[FoundTrack], truth: list[TrueTrack]
+    predicted: list[PredictedTrack], truth: list[TrueTrack]
 ) -> tuple[
     Float[np.ndarray, "n m t"], Float[np.ndarray, "n m t"], Float[np.ndarray, "n t"]
 ]:
-    """Of each pair in each frame: common pixels, and both areas; areas of the found.
+    """Return common pixels and both areas of each pair by frame; and predicted areas.
 
     As for AP a frame beyond the shorter of two tracks counts for nothing, nor does one
     where their masks differ in size.
     """
-    sides = [x.masks for x in found], [x.masks for x in truth]
+    sides = [x.masks for x in predicted], [x.masks for x in truth]
     (area, size), (area_m, size_m), used = paired(*sides)
     both = ((area[:, None] + area_m) * used).astype(float)
     common = np.zeros(both.shape)
@@ -316,7 +298,7 @@ def _common(
             continue
         rles, rles_m = (
             [side[i].masks.rle(t) for i in chosen]
-            for side, chosen in ((found, n), (truth, m))
+            for side, chosen in ((predicted, n), (truth, m))
         )
         # Masks of different sizes have nothing in common: -1 there.
         ratio = np.maximum(coco_mask.iou(rles, rles_m, [0] * len(m)), 0)
@@ -353,7 +335,7 @@ def _line(error: Error, names: dict[Any, str]) -> str:
 
 
 def describe(error: Error, names: dict[Any, str]) -> str:
-    """Which track it is, and which object it was meant for."""
+    """Return in words which track it is, and which object it was meant for."""
     name, true_name = (
         str(names.get(c, c)) for c in (error.category_id, error.true_category_id)
     )

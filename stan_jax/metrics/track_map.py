@@ -11,8 +11,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float
 
-from stan_jax.evaluation.video_ap import RECALLS, FoundTrack, TrueTrack, iou
 from stan_jax.masks.run_lengths import Masks
+from stan_jax.metrics.overlap import iou
+from stan_jax.metrics.tracks import PredictedTrack, TrueTrack
+from stan_jax.metrics.video_ap import RECALLS
 
 # Not `linspace`: the last digits differ.
 THRESHOLDS = np.arange(0.5, 0.96, 0.05)
@@ -20,7 +22,7 @@ SLACK = np.finfo(float).eps
 
 
 class TrackMap(NamedTuple):
-    """What one video adds; axes: threshold, found track by falling score."""
+    """Share of one video; axes: threshold, predicted track by falling score."""
 
     scores: Float[np.ndarray, " n"]
     right: Bool[np.ndarray, "10 n"]
@@ -28,25 +30,27 @@ class TrackMap(NamedTuple):
     counted: int  # true tracks that are no crowd
 
 
-def match(true: Mapping[Any, TrueTrack], found: Sequence[FoundTrack]) -> TrackMap:
-    """Each found track, best first, takes the best true track that is free.
+def match(
+    true: Mapping[Any, TrueTrack], predicted: Sequence[PredictedTrack]
+) -> TrackMap:
+    """Each predicted track, best first, takes the best true track that is free.
 
     true: by id.
     """
     # Crowds last, else in the order of the file.
     truth = sorted(true.values(), key=lambda track: track.crowd)
     crowd = np.array([track.crowd for track in truth], bool)
-    scores = np.array([track.score for track in found], np.float64)
+    scores = np.array([track.score for track in predicted], np.float64)
     order = np.argsort(-scores, kind="stable")
-    found = [found[n] for n in order]
-    right, ignored = np.zeros((2, len(THRESHOLDS), len(found)), bool)
-    if truth and found:
-        length = max(len(track.masks.texts) for track in [*truth, *found])
-        masks = [_to_length(track.masks, length) for track in [*found, *truth]]
-        overlap = iou(masks[: len(found)], masks[len(found) :], THRESHOLDS[0])
+    predicted = [predicted[n] for n in order]
+    right, ignored = np.zeros((2, len(THRESHOLDS), len(predicted)), bool)
+    if truth and predicted:
+        length = max(len(track.masks.texts) for track in [*truth, *predicted])
+        masks = [_to_length(track.masks, length) for track in [*predicted, *truth]]
+        overlap = iou(masks[: len(predicted)], masks[len(predicted) :], THRESHOLDS[0])
         for k, threshold in enumerate(THRESHOLDS):
             taken = np.zeros(len(truth), bool)
-            for n, track in enumerate(found):
+            for n, track in enumerate(predicted):
                 m = _best(overlap[n], taken, crowd, min(threshold, 1 - 1e-10))
                 if m >= 0:
                     right[k, n], ignored[k, n] = True, crowd[m]
@@ -54,13 +58,13 @@ def match(true: Mapping[Any, TrueTrack], found: Sequence[FoundTrack]) -> TrackMa
     return TrackMap(scores[order], right, ignored, int(np.sum(~crowd)))
 
 
-def _best(overlap, taken, crowd, least: float) -> int:
+def _best(overlap, taken, crowd, minimum: float) -> int:
     best = -1
     for m in np.flatnonzero(~taken).tolist():
         if best >= 0 and not crowd[best] and crowd[m]:
             break
-        if overlap[m] >= least - SLACK:
-            best, least = m, overlap[m]
+        if overlap[m] >= minimum - SLACK:
+            best, minimum = m, overlap[m]
     return best
 
 

@@ -1,12 +1,11 @@
-"""How well do found tracks keep to their objects: HOTA, MOTA, IDF1.
+"""Tracking metrics, of how predicted tracks keep to their objects: HOTA, MOTA, IDF1.
 
-Every found track counts, whatever its score. Same numbers as TrackEval, to the last
+Every predicted track counts, whatever its score. Same numbers as TrackEval, to the last
 digit. Source: Luiten et al. 2021; Bernardin and Stiefelhagen 2008; Ristani et al. 2016.
 """
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,11 +15,10 @@ from pycocotools import mask as coco_mask
 from scipy.optimize import linear_sum_assignment
 
 from stan_jax.errors import InputError
-from stan_jax.evaluation import files, track_map, videos
-from stan_jax.evaluation.files import Truth
-from stan_jax.evaluation.track_map import TrackMap
-from stan_jax.evaluation.video_ap import FoundTrack, TrueTrack
 from stan_jax.masks.run_lengths import Masks
+from stan_jax.metrics import track_map
+from stan_jax.metrics.track_map import TrackMap
+from stan_jax.metrics.tracks import PredictedTrack, TrueTrack
 
 ALPHAS = np.arange(0.05, 0.99, 0.05)  # overlaps that HOTA is a mean over
 THRESHOLD = 0.5  # overlap of a match in CLEAR and identity
@@ -33,7 +31,7 @@ class Frame(NamedTuple):
     """One frame: who is there, and how much each pair overlaps."""
 
     true: Int[np.ndarray, " _"]  # numbers of tracks within the video
-    found: Int[np.ndarray, " _"]
+    predicted: Int[np.ndarray, " _"]
     overlap: Float[np.ndarray, "_ _"]  # IoU of the masks
 
 
@@ -42,49 +40,21 @@ class Scene(NamedTuple):
 
     frames: list[Frame]
     num_true: int
-    num_found: int
+    num_predicted: int
 
     @property
     def masks_true(self) -> int:
-        """How many masks of objects there are."""
+        """Number of masks of objects."""
         return sum(len(frame.true) for frame in self.frames)
 
     @property
-    def masks_found(self) -> int:
-        """How many masks of found tracks there are."""
-        return sum(len(frame.found) for frame in self.frames)
-
-
-def evaluate_files(
-    instances_path: str | Path, results_path: str | Path, workers: int = 1
-) -> dict:
-    """The summary over all videos, every category taken for one.
-
-    HOTA and its parts are means over ALPHAS. workers: processes that share the videos.
-    Raises: InputError as `youtube_vis_ap.evaluate_files`; a results file without
-    results is fine here.
-    """
-    with videos.crew(workers) as crew:
-        truth = files.true_tracks(instances_path)
-        work = partial(count, instances_path=instances_path, results_path=results_path)
-        counts = crew.run(work, truth, results_path, may_be_empty=True).parts
-    total = Total()
-    for video in in_order(truth, counts, instances_path):
-        total.add(video)
-    return total.summary()
-
-
-def in_order(truth: Truth, counts: Mapping, instances_path: str | Path) -> list:
-    """What `count` gave for each video, in the order of TrackEval, which is by folder.
-
-    Sums of floats depend on it.
-    """
-    ids = sorted(truth.videos, key=lambda i: _folder(instances_path, truth.videos[i]))
-    return [counts[video_id] for video_id in ids]
+    def masks_predicted(self) -> int:
+        """Number of masks of predicted tracks."""
+        return sum(len(frame.predicted) for frame in self.frames)
 
 
 class Counts(NamedTuple):
-    """What one video adds to the summary."""
+    """Share of one video in the summary."""
 
     hota: dict[str, np.ndarray]
     clear: dict[str, Any]
@@ -95,35 +65,35 @@ class Counts(NamedTuple):
 def count(
     video: dict[str, Any],
     true: Sequence[TrueTrack],
-    found: Sequence[FoundTrack],
+    predicted: Sequence[PredictedTrack],
     instances_path: str | Path = "instances",
     results_path: str | Path = "results",
 ) -> Counts:
     """One video; the paths are for errors."""
-    _folder(instances_path, video)
+    folder_of(instances_path, video)
     length = len(video["file_names"])
     # One object per id, as in the rest of the evaluation.
     objects = {track.id: track for track in true}
     here = scene(
         {i: track.masks for i, track in objects.items()},
-        [track.masks for track in found],
+        [track.masks for track in predicted],
         length,
         results_path,
         f"video {video['id']}",
     )
     return Counts(
-        hota(here), clear(here), identity(here), track_map.match(objects, found)
+        hota(here), clear(here), identity(here), track_map.match(objects, predicted)
     )
 
 
 class Total:
-    """Takes in videos one by one; keeps their counts, no masks."""
+    """Sum over videos that are added one by one; keeps their counts, no masks."""
 
     def __init__(self) -> None:
         self._videos: list[Counts] = []
 
     def add(self, counts: Counts) -> None:
-        """Nothing; the counts of one video are added."""
+        """Add the counts of one video."""
         self._videos.append(counts)
 
     def summary(self) -> dict[str, Any]:
@@ -146,7 +116,8 @@ class Total:
         }
 
 
-def _folder(path: str | Path, video: dict[str, Any]) -> str:
+def folder_of(path: str | Path, video: dict[str, Any]) -> str:
+    """Return the folder of a video's frames, which TrackEval sorts by."""
     names = video.get("file_names")
     if not isinstance(names, list) or not all(isinstance(x, str) for x in names):
         raise InputError(path, f"video {video['id']}", "needs a list of file_names")
@@ -155,12 +126,12 @@ def _folder(path: str | Path, video: dict[str, Any]) -> str:
 
 def scene(
     true: Mapping[Any, Masks],
-    found: Sequence[Masks],
+    predicted: Sequence[Masks],
     length: int,
     file: str | Path = "results",
     record: str = "",
 ) -> Scene:
-    """Who is in each frame of a video, and how much each pair overlaps.
+    """Return who is in each frame of a video, and the overlap of each pair.
 
     true: the masks of the objects by id.
     Raises: InputError, named by `file` and `record`, where two masks of a frame differ
@@ -169,7 +140,7 @@ def scene(
     # Tracks that no frame shows have no number; the others in the order of their ids.
     objects = {i: track for i, track in true.items() if any(track.texts[:length])}
     number = {i: n for n, i in enumerate(sorted(objects))}
-    tracks = [track for track in found if any(track.texts[:length])]
+    tracks = [track for track in predicted if any(track.texts[:length])]
     frames = []
     for t in range(length):
         here = {i: rle for i, track in objects.items() if (rle := track.rle(t))}
@@ -190,30 +161,30 @@ def scene(
 def hota(scene: Scene) -> dict[str, np.ndarray]:
     """Counts and association of one video, each over ALPHAS."""
     result = {k: np.zeros(len(ALPHAS)) for k in ("TP", "FN", "FP", *MEANS)}
-    if not scene.masks_true or not scene.masks_found:
+    if not scene.masks_true or not scene.masks_predicted:
         result["FN"] += scene.masks_true
-        result["FP"] += scene.masks_found
+        result["FP"] += scene.masks_predicted
         result["LocA"] += 1.0
         return result
     # First pass: how well two tracks fit over the whole video.
-    alignment = np.zeros((scene.num_true, scene.num_found))
-    seen_true, seen_found = (
+    alignment = np.zeros((scene.num_true, scene.num_predicted))
+    seen_true, seen_predicted = (
         np.zeros((scene.num_true, 1)),
-        np.zeros((1, scene.num_found)),
+        np.zeros((1, scene.num_predicted)),
     )
-    for true, found, overlap in scene.frames:
+    for true, predicted, overlap in scene.frames:
         rest = overlap.sum(0)[None] + overlap.sum(1)[:, None] - overlap
         share = np.zeros_like(overlap)
         np.divide(overlap, rest, out=share, where=rest > SLACK)
-        alignment[true[:, None], found[None]] += share
+        alignment[true[:, None], predicted[None]] += share
         seen_true[true] += 1
-        seen_found[0, found] += 1
-    alignment = alignment / (seen_true + seen_found - alignment)
+        seen_predicted[0, predicted] += 1
+    alignment = alignment / (seen_true + seen_predicted - alignment)
     # Second pass: one assignment for each frame, then the thresholds.
     together = np.zeros((len(ALPHAS), *alignment.shape))
-    for true, found, overlap in scene.frames:
+    for true, predicted, overlap in scene.frames:
         rows, columns = linear_sum_assignment(
-            -(alignment[true[:, None], found[None]] * overlap)
+            -(alignment[true[:, None], predicted[None]] * overlap)
         )
         matched = overlap[rows, columns]
         for a, alpha in enumerate(ALPHAS):
@@ -221,15 +192,15 @@ def hota(scene: Scene) -> dict[str, np.ndarray]:
             number = int(right.sum())
             result["TP"][a] += number
             result["FN"][a] += len(true) - number
-            result["FP"][a] += len(found) - number
+            result["FP"][a] += len(predicted) - number
             # In their order, one by one: NumPy's sum rounds otherwise.
             result["LocA"][a] += sum(matched[right])
-            together[a][true[rows[right]], found[columns[right]]] += 1
+            together[a][true[rows[right]], predicted[columns[right]]] += 1
     for a, count in enumerate(together):
         for name, size in (
-            ("AssA", seen_true + seen_found - count),
+            ("AssA", seen_true + seen_predicted - count),
             ("AssRe", seen_true),
-            ("AssPr", seen_found),
+            ("AssPr", seen_predicted),
         ):
             share = count / np.maximum(1, size)
             result[name][a] = np.sum(count * share) / np.maximum(1, result["TP"][a])
@@ -264,21 +235,21 @@ def clear(scene: Scene) -> dict[str, Any]:
     counts: dict[str, Any] = dict(
         CLR_TP=0, CLR_FN=0, CLR_FP=0, IDSW=0, Frag=0, MOTP_sum=0.0
     )
-    if not scene.masks_true or not scene.masks_found:
-        return counts | dict(CLR_FN=scene.masks_true, CLR_FP=scene.masks_found)
+    if not scene.masks_true or not scene.masks_predicted:
+        return counts | dict(CLR_FN=scene.masks_true, CLR_FP=scene.masks_predicted)
     last, before = (np.full(scene.num_true, -1) for _ in range(2))  # -1: no track yet
     begun = np.zeros(scene.num_true, int)
-    for true, found, overlap in scene.frames:
-        if not len(true) or not len(found):
+    for true, predicted, overlap in scene.frames:
+        if not len(true) or not len(predicted):
             counts["CLR_FN"] += len(true)
-            counts["CLR_FP"] += len(found)
+            counts["CLR_FP"] += len(predicted)
             continue
-        score = SAME_TRACK * (found[None] == before[true][:, None]) + overlap
+        score = SAME_TRACK * (predicted[None] == before[true][:, None]) + overlap
         score[overlap < THRESHOLD - SLACK] = 0
         rows, columns = linear_sum_assignment(-score)
         right = score[rows, columns] > SLACK
         rows, columns = rows[right], columns[right]
-        objects, tracks = true[rows], found[columns]
+        objects, tracks = true[rows], predicted[columns]
         old = last[objects]
         counts["IDSW"] += int(((old >= 0) & (old != tracks)).sum())
         gone = before < 0
@@ -288,7 +259,7 @@ def clear(scene: Scene) -> dict[str, Any]:
         begun += gone & (before >= 0)
         counts["CLR_TP"] += len(rows)
         counts["CLR_FN"] += len(true) - len(rows)
-        counts["CLR_FP"] += len(found) - len(rows)
+        counts["CLR_FP"] += len(predicted) - len(rows)
         counts["MOTP_sum"] += float(sum(overlap[rows, columns]))
     counts["Frag"] = int((begun[begun > 0] - 1).sum())
     return counts
@@ -296,22 +267,22 @@ def clear(scene: Scene) -> dict[str, Any]:
 
 def identity(scene: Scene) -> dict[str, int]:
     """Frames of one video that the best pairing of whole tracks gets right or wrong."""
-    if not scene.masks_true or not scene.masks_found:
-        return dict(IDTP=0, IDFN=scene.masks_true, IDFP=scene.masks_found)
-    n, m = scene.num_true, scene.num_found
-    both, seen_true, seen_found = np.zeros((n, m)), np.zeros(n), np.zeros(m)
-    for true, found, overlap in scene.frames:
+    if not scene.masks_true or not scene.masks_predicted:
+        return dict(IDTP=0, IDFN=scene.masks_true, IDFP=scene.masks_predicted)
+    n, m = scene.num_true, scene.num_predicted
+    both, seen_true, seen_predicted = np.zeros((n, m)), np.zeros(n), np.zeros(m)
+    for true, predicted, overlap in scene.frames:
         i, j = np.nonzero(overlap >= THRESHOLD)
-        both[true[i], found[j]] += 1
+        both[true[i], predicted[j]] += 1
         seen_true[true] += 1
-        seen_found[found] += 1
+        seen_predicted[predicted] += 1
     # A track may stay alone: beside the real ones each has a partner of its own.
     missed, wrong = np.zeros((2, n + m, n + m))
     missed[:n, m:] = wrong[n:, :m] = 1e10
     missed[:n, :m] = seen_true[:, None] - both
-    wrong[:n, :m] = seen_found[None] - both
+    wrong[:n, :m] = seen_predicted[None] - both
     missed[np.arange(n), m + np.arange(n)] = seen_true
-    wrong[n + np.arange(m), np.arange(m)] = seen_found
+    wrong[n + np.arange(m), np.arange(m)] = seen_predicted
     rows, columns = linear_sum_assignment(missed + wrong)
     lost = int(missed[rows, columns].sum())
     return dict(

@@ -99,7 +99,7 @@ class SpatioTemporalAttention(nnx.Module):
 def cells_inside(
     size_hw: Int[Array, "b 2"], level_hw: tuple[int, int], stride: int
 ) -> Array:
-    """Whether the first pixel of each cell lies in the frame, not in its padding.
+    """Return whether the first pixel of each cell lies in the frame, not the padding.
 
     Result: bool [b h*w].
     """

@@ -24,7 +24,7 @@ BOX_CELLS, MASK_CELLS = 7, 14  # cells of a RoI's side
 
 
 class Conventions(NamedTuple):
-    """How parameters are read, where published codes differ; see `presets`.
+    """Conventions that parameters are read by, where published codes differ.
 
     Args:
       anchors: kind of `anchors.grid`.
@@ -43,7 +43,7 @@ class Conventions(NamedTuple):
 
 
 class Thresholds(NamedTuple):
-    """What is kept on the way from anchors to detections; may differ from training.
+    """Thresholds on the way from anchors to detections; may differ from training.
 
     Args:
       pre_nms: proposals per level before NMS.
@@ -64,7 +64,7 @@ class Thresholds(NamedTuple):
 
 
 class Regions(NamedTuple):
-    """What the model says of a frame before any region is classified; axis b in front.
+    """Levels and proposals of frames before any region is classified; axis b in front.
 
     The first four hold one array a level.
     """
@@ -232,7 +232,7 @@ class STAN(nnx.Module):
         *,
         thresholds: Thresholds,
     ) -> Proposals:
-        box = boxes.clip(box, size_hw, least=self.conventions.least_side)
+        box = boxes.clip(box, size_hw, minimum=self.conventions.least_side)
         valid = boxes.area(box) > 0
         keep = nms.nms(box, score, valid, threshold=thresholds.rpn_nms, groups=level)
         num = min(thresholds.proposals, score.shape[0])
@@ -278,7 +278,7 @@ class STAN(nnx.Module):
         score, index = jax.lax.top_k(score, min(thresholds.nms_candidates, score.size))
         row, label = index // classes, index % classes
         box = boxes.decode(deltas[row, label], proposals.boxes[row], stds=BOX_STDS)
-        box = boxes.clip(box, size_hw, least=self.conventions.least_side)
+        box = boxes.clip(box, size_hw, minimum=self.conventions.least_side)
         real = (score > 0) & (boxes.area(box) > 0)  # not refined out of the frame
         keep = nms.nms(box, score, real, threshold=thresholds.box_nms, groups=label)
         best = jnp.where(keep, score, 0.0)

@@ -1,4 +1,4 @@
-"""Where a level looks for objects: its anchors, and which of them may learn."""
+"""Anchors of a level, and which of them may learn."""
 
 from typing import Literal
 
@@ -34,7 +34,7 @@ def grid(
 def inside(
     anchors: Float[Array, "a 4"], size_hw: Num[Array, "2"], border: int = -1
 ) -> Bool[Array, " a"]:
-    """Whether each anchor may take part in training on a frame of size_hw.
+    """Return whether each anchor may take part in training on a frame of size_hw.
 
     border < 0: its centre must lie inside the frame. For anchors that sit on the
     corner of their cell this means that the cell starts inside: mmdet's valid flags.

@@ -1,4 +1,4 @@
-"""Which candidate box learns which object, and which few of them are drawn to learn."""
+"""Assignment of candidate boxes to objects, and the few that are drawn to learn."""
 
 from typing import NamedTuple
 

@@ -1,4 +1,4 @@
-"""How cells of one set gather values from another: attention in linear memory."""
+"""Attention in linear memory: cells of one set gather values from another."""
 
 from functools import partial
 from typing import Literal

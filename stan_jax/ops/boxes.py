@@ -1,4 +1,4 @@
-"""What can be computed from boxes alone: area, overlap, deltas, clipping.
+"""Boxes: area, overlap, deltas, clipping.
 
 Boxes are half-open xyxy pixels, so a width is x2 - x1. The inclusive "+1 pixel" boxes
 of 2019 are [x1, y1, x2 + 1, y2 + 1] here; all of the below then holds for them too.
@@ -71,17 +71,17 @@ def decode(
 
 
 def clip(
-    boxes: Float[Array, "*n 4"], size_hw: Num[Array, "2"], *, least: float = 0.0
+    boxes: Float[Array, "*n 4"], size_hw: Num[Array, "2"], *, minimum: float = 0.0
 ) -> Float[Array, "*n 4"]:
     """The part of each box inside the frame [0, w] x [0, h]; empty if there is none.
 
-    least: pixels of a box outside that stay, at the border; the original code, whose
+    minimum: pixels of a box outside that stay, at the border; the original code, whose
     boxes are inclusive, keeps 1.
     """
     height, width = size_hw.astype(boxes.dtype)
     x1, y1, x2, y2 = _split(boxes)
-    corner = jnp.clip(x1, 0, width - least), jnp.clip(y1, 0, height - least)
-    opposite = jnp.clip(x2, least, width), jnp.clip(y2, least, height)
+    corner = jnp.clip(x1, 0, width - minimum), jnp.clip(y1, 0, height - minimum)
+    opposite = jnp.clip(x2, minimum, width), jnp.clip(y2, minimum, height)
     return jnp.stack([*corner, *opposite], axis=-1)
 
 

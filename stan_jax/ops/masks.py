@@ -1,4 +1,4 @@
-"""How a mask moves between the frame and the small grid of its box."""
+"""Masks between the frame and the small grid of their box."""
 
 import jax
 import jax.numpy as jnp
@@ -87,7 +87,7 @@ def _stretch(
 def _stretch_whole(
     low: Float[Array, " n"], high: Float[Array, " n"], pixels: int, side: int
 ) -> Float[Array, "n {pixels} {side}"]:
-    """Likewise, from the pixel where the box begins to the one of its last pixel."""
+    """Stretch from the pixel where the box begins to the one of its last pixel."""
     first, size = (x[:, None] for x in _whole(low, high))
     pixel = jnp.arange(pixels)[None] - first
     at = jnp.clip((pixel + 0.5) / size * side - 0.5, 0, side - 1)

@@ -1,4 +1,4 @@
-"""Which of many overlapping boxes to keep: greedy non-maximum suppression."""
+"""Greedy non-maximum suppression of overlapping boxes."""
 
 from functools import partial
 
@@ -20,7 +20,7 @@ def nms(
     threshold: float,
     groups: Int[Array, " n"] | None = None,
 ) -> Bool[Array, " n"]:
-    """Whether each box survives greedy suppression, in the order of the input.
+    """Return whether each box survives greedy suppression, in the order of the input.
 
     threshold: an IoU in [0, 1].
     From the best score down, a box is kept unless a kept box of its group overlaps
@@ -46,7 +46,7 @@ def nms(
     groups = None if groups is None else in_blocks(groups)
 
     def overlaps(i, j):
-        """Which rows of block i would suppress which of block j, were they kept."""
+        """Return which rows of block i would suppress which of block j, if kept."""
         bar = jnp.float32(threshold)
         if groups is not None:
             # No IoU exceeds 1. A test for equality says the same at half the speed.

@@ -1,4 +1,4 @@
-"""Which feature vectors lie inside a box: RoIAlign over a pyramid of maps."""
+"""RoIAlign over a pyramid of maps: the features inside a box."""
 
 from functools import partial
 
@@ -42,7 +42,7 @@ def roi_align(
     sampling: 0 is mmdet's choice, one sample per cell of a bin, rounded up. It is
     several times slower, and exact for boxes up to `reach` times the frame's sides.
     aligned: a cell's value sits at its centre, else at its upper left corner.
-    min_size: least side of a box in cells. None is torchvision's rule: 1 if not
+    min_size: minimum side of a box in cells. None is torchvision's rule: 1 if not
     aligned, else no limit. The original MaskTrackRCNN has 0 and is not aligned.
     Samples more than one cell outside the map are 0, those in between are clamped.
     Source: Mask R-CNN Sec. 3; borders as torchvision roi_align_kernel.cpp.
@@ -83,7 +83,7 @@ def axis_taps(
     sampling: int,
     most: int = 0,
 ) -> tuple[Int[Array, "{bins} taps"], Float[Array, "{bins} taps"]]:
-    """Which cells each bin of one axis reads, and how much of each; sums to 1.
+    """Return the cells that each bin of one axis reads, and their weights; sum 1.
 
     start, size: of the box along this axis, in cells; cells: length of the axis.
     Each of the `sampling` samples of a bin reads two neighbours, so taps come in pairs.

@@ -31,7 +31,7 @@ OLD_PARTS = {"frozen": "statistics"}  # names of parts until November 2026
 
 
 class Saved(NamedTuple):
-    """What a checkpoint says of itself before any array is loaded.
+    """Index of a checkpoint, known before any array is loaded.
 
     arrays: shape and dtype by path. names: the paths on disk. record: of the model, or
     its "fingerprint" until November 2026. data: position of the input.

@@ -83,7 +83,7 @@ FAMILIES["mmtracking"] = FAMILIES["mmdet"]
 
 
 class Imported(NamedTuple):
-    """What a file holds, as ours.
+    """Content of a published file under our own names.
 
     Args:
       settings: arguments of `build`.

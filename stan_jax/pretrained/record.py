@@ -22,7 +22,7 @@ CANVAS, SCALE_HW, CLIP_LENGTH = (384, 640), (360, 640), 4
 
 
 class Record(NamedTuple):
-    """What the arrays of a model mean.
+    """Meaning of the arrays of a trained model.
 
     Args:
       model: arguments of `build` in full but for the number of classes.
@@ -40,7 +40,7 @@ class Record(NamedTuple):
 
     @property
     def conventions(self) -> Conventions:
-        """How its parameters are read."""
+        """Conventions that its parameters are read by."""
         return Conventions(**self.model["conventions"])
 
 
@@ -274,5 +274,5 @@ def differences(theirs: Any, ours: Any, name: str) -> Iterator[str]:
 
 
 def _plain(value: Any) -> Any:
-    """As json gives it back: tuples are lists."""
+    """Return the value as json gives it back: tuples are lists."""
     return json.loads(json.dumps(value))

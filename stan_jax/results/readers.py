@@ -1,4 +1,4 @@
-"""What do the two files of an evaluation hold, one video at a time?
+"""Readers of the two files of an evaluation, one video at a time.
 
 Read as strictly as the official code does; where that stops with a traceback there is
 one InputError instead.
@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 
 from stan_jax import json_stream
 from stan_jax.errors import InputError
-from stan_jax.evaluation.shelf import Shelf
-from stan_jax.evaluation.video_ap import FoundTrack, TrueTrack, mean_area
 from stan_jax.masks import codec, run_lengths, segmentations
+from stan_jax.metrics.tracks import PredictedTrack, TrueTrack, mean_area
+from stan_jax.results.record_store import RecordStore
 
 ID = (Real, str)
 FIELDS: dict[str, dict] = {
@@ -26,25 +26,25 @@ FIELDS: dict[str, dict] = {
 }
 
 
-class Tracks(Mapping):
+class TracksByVideo(Mapping):
     """The tracks of each video, read when they are asked for, not kept in memory.
 
     read: makes them of the records of one video and what stands beside each.
     """
 
     def __init__(self, read: Callable[[list[tuple[Any, Any]]], list]):
-        self.shelf, self._read = Shelf(), read
+        self.store, self._read = RecordStore(), read
         self._places: dict[Any, list[tuple[int, Any]]] = {}
         self.counts: Counter = Counter()  # tracks by category
 
     def put(self, video_id, place: int, beside: Any = None) -> None:
-        """A record that lies on the shelf is one of this video's."""
+        """A record that lies on the store is one of this video's."""
         self._places.setdefault(video_id, []).append((place, beside))
 
     def later(self, video_id) -> Callable[[], list]:
-        """What reads the tracks of a video when it is called, in any process."""
+        """Return a function that reads the tracks of a video, in any process."""
         places = self._places.get(video_id, ())
-        return partial(self._read, [(self.shelf.get(place), x) for place, x in places])
+        return partial(self._read, [(self.store.get(place), x) for place, x in places])
 
     def __getitem__(self, video_id) -> list:
         if video_id not in self._places:
@@ -63,17 +63,17 @@ class Truth(NamedTuple):
 
     videos: dict
     categories: list[dict]
-    tracks: Tracks  # video id -> list[TrueTrack]
+    tracks: TracksByVideo  # video id -> list[TrueTrack]
     odd: list[str]  # what the official code passes over without a word
 
 
 def true_tracks(path: str | Path) -> Truth:
-    """What there is to find; memory holds none of the masks.
+    """Return what there is to find; memory holds none of the masks.
 
     Raises: InputError for what the official code would fail on; for masks, when the
     tracks of their video are asked for.
     """
-    tracks = Tracks(partial(_read_true, path))
+    tracks = TracksByVideo(partial(_read_true, path))
     content: dict[str, list] = {"annotations": []}  # absent from val and test files
     by_image = False
     for key, i, value in json_stream.members(path):
@@ -94,7 +94,7 @@ def true_tracks(path: str | Path) -> Truth:
                 # be packed is refused later, and only if it takes part.
                 if isinstance(masks := value.get("segmentations"), list):
                     value["segmentations"] = [_packed(mask) for mask in masks]
-                place = tracks.shelf.add(value)
+                place = tracks.store.add(value)
                 value = {name: value[name] for name in FIELDS[key]} | {"place": place}
             content[key].append(value)
     videos, categories, annotations = (_records(path, content, key) for key in FIELDS)
@@ -171,12 +171,12 @@ def _masks(path, record: str, annotation: dict, video: dict) -> list:
     ]
 
 
-def found_rows(
+def predicted_rows(
     path: str | Path, videos: Container, counts: Counter
 ) -> Iterator[tuple[Any, list[tuple[int, dict]]]]:
     """The id of each video and its rows, numbered, in the order of the file.
 
-    For `read_found`. A video whose rows do not follow each other comes again at the
+    For `read_predicted`. A video whose rows do not follow each other comes again at the
     end, then with all.
     videos: the known ids. counts: results by category are added to it.
     Raises: InputError for a row that the official code would fail on.
@@ -197,22 +197,22 @@ def found_rows(
     if rows:
         yield current, rows
     if scattered:
-        whole = Tracks(lambda rows: [pair for pair, _ in rows])
+        whole = TracksByVideo(lambda rows: [pair for pair, _ in rows])
         for i, row in _rows(path, videos):
             if row["video_id"] in scattered:
-                whole.put(row["video_id"], whole.shelf.add((i, row)))
+                whole.put(row["video_id"], whole.store.add((i, row)))
         yield from whole.items()
 
 
-def found_in(
+def predicted_in(
     path: str | Path, chosen: Container, videos: Container
-) -> dict[Any, list[FoundTrack]]:
-    """The results of some videos, all in memory; else as `found_rows`."""
+) -> dict[Any, list[PredictedTrack]]:
+    """The results of some videos, all in memory; else as `predicted_rows`."""
     rows: dict[Any, list] = {}
     for i, row in _rows(path, videos):
         if row["video_id"] in chosen:
             rows.setdefault(row["video_id"], []).append((i, row))
-    return {video_id: read_found(path, found) for video_id, found in rows.items()}
+    return {video_id: read_predicted(path, found) for video_id, found in rows.items()}
 
 
 def _rows(path, videos: Container) -> Iterator[tuple[int, dict]]:
@@ -226,15 +226,20 @@ def _rows(path, videos: Container) -> Iterator[tuple[int, dict]]:
         yield i, row
 
 
-def read_found(path: str | Path, rows: Sequence[tuple[int, dict]]) -> list[FoundTrack]:
-    """What rows of one video say; raises InputError for masks that are none."""
+def read_predicted(
+    path: str | Path, rows: Sequence[tuple[int, dict]]
+) -> list[PredictedTrack]:
+    """Return the predictions in rows of one video.
+
+    Raises: InputError for masks that are none.
+    """
     masks = run_lengths.read_many(
         [row["segmentations"] for _, row in rows],
         path,
         [f"results[{i}]" for i, _ in rows],
     )
     return [
-        FoundTrack(float(row["score"]), row["category_id"], mask, i)
+        PredictedTrack(float(row["score"]), row["category_id"], mask, i)
         for (i, row), mask in zip(rows, masks, strict=True)
     ]
 

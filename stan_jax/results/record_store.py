@@ -1,4 +1,4 @@
-"""Keeps on disk what would not fit in memory: one record after the other."""
+"""Record store: on disk, one record after the other, what would not fit in memory."""
 
 import pickle
 import shutil
@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 
-class Shelf:
+class RecordStore:
     """A temporary file of records; memory holds none of them.
 
     It stands where `tempfile` puts files (the environment's TMPDIR) and goes away with
-    the shelf.
+    the store.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Would the challenge server take this results file? And the zip that it wants."""
+"""Check of a results file as the challenge server does it, and the zip it wants."""
 
 import math
 import zipfile
@@ -14,7 +14,7 @@ NAME = "results.json"  # what the server looks for, at the top of the zip
 
 
 class Verdict:
-    """What the check of a results file found."""
+    """Findings of the check of a results file."""
 
     def __init__(self) -> None:
         self.errors: list[str] = []

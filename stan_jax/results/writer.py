@@ -1,4 +1,4 @@
-"""How the tracks of a video become the official submission file.
+"""The official results file, written from the tracks of videos.
 
 The file is a json list with one object per track: `video_id`, `category_id`, `score`
 and `segmentations`, which holds one compressed RLE or null per frame of the video.
@@ -15,10 +15,10 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from stan_jax.errors import InputError
-from stan_jax.evaluation.video_ap import FoundTrack
 from stan_jax.files import replacing
 from stan_jax.masks import codec, run_lengths
 from stan_jax.masks.codec import RLE
+from stan_jax.metrics.tracks import PredictedTrack
 
 
 class TrackResult(NamedTuple):
@@ -34,7 +34,7 @@ class TrackResult(NamedTuple):
 
 
 class TrackBuilder:
-    """Gathers the tracks of one video frame by frame; keeps run lengths, never masks.
+    """Tracks of one video, gathered frame by frame; run lengths are kept, never masks.
 
     Memory grows with what is seen, not with tracks times frames.
     category_ids: id in the file of label 0, 1, ...
@@ -95,19 +95,21 @@ class TrackBuilder:
         ]
 
 
-def found_tracks(tracks: Sequence[TrackResult], length: int) -> list[FoundTrack]:
+def predicted_tracks(
+    tracks: Sequence[TrackResult], length: int
+) -> list[PredictedTrack]:
     """Return the tracks of one video as `VideoAp` takes them: no file is needed.
 
     length: frames of the video.
     """
     return [
-        FoundTrack(t.score, t.category_id, run_lengths.read(t.dense(length)))
+        PredictedTrack(t.score, t.category_id, run_lengths.read(t.dense(length)))
         for t in tracks
     ]
 
 
 class ResultsWriter:
-    """Streams results.json video by video; the file appears whole or not at all.
+    """Stream of results.json, video by video; the file appears whole or not at all.
 
         with ResultsWriter(path) as writer:
             writer.add_video(video.id, builder.tracks())

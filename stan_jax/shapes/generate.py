@@ -1,4 +1,4 @@
-"""How the demo dataset is made: YouTube-VIS 2019 files of moving shapes, from a seed.
+"""The demo dataset: YouTube-VIS 2019 files of moving shapes, made from a seed.
 
     python -m stan_jax.shapes --out=DIR [--hard]
 
@@ -145,12 +145,12 @@ def _video(index: int, split: str, film: scene.Film) -> dict:
 def _annotations(film: scene.Film, video_id: int, before: int) -> list[dict]:
     """One record per object that is seen in some frame; ids go on from `before`."""
     length, height, width = film.ids.shape
-    least = max(scene.MIN_AREA * (height / 96) ** 2, 1)
+    minimum = max(scene.MIN_AREA * (height / 96) ** 2, 1)
     records = []
     for row, label in enumerate(film.labels, start=1):
         masks = film.ids == row
         areas = masks.sum((1, 2))
-        seen = areas >= least
+        seen = areas >= minimum
         if not seen.any():
             continue
         records.append(

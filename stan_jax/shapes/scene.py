@@ -1,4 +1,4 @@
-"""What a synthetic video shows: textured shapes that move over a textured ground.
+"""Scene of a synthetic video: textured shapes that move over a textured ground.
 
 Lengths are in units of 1/96 of the frame height, so one scene fits every size.
 Sets of coordinates are pixels, x to the right and y down, centres at half numbers.
@@ -202,7 +202,7 @@ def _colours(
     rng: np.random.Generator, ground: Ground, hue: float
 ) -> Float[np.ndarray, "2 3"]:
     """Two colours that stand out from the ground: well mostly, faintly at times."""
-    least = 110 if rng.uniform() < 0.85 else 60
+    minimum = 110 if rng.uniform() < 0.85 else 60
     for _ in range(100):
         shade = hue + rng.uniform(-0.06, 0.06), rng.uniform(0.5, 1)
         first = _rgb(*shade, rng.uniform(0.45, 1))
@@ -211,7 +211,7 @@ def _colours(
             second = 255 - (255 - first) * rng.uniform(0.2, 0.5)
         pair = np.stack([first, second])
         gaps = np.linalg.norm(pair[:, None] - ground.colours[None], axis=-1)
-        if gaps.min() > least:
+        if gaps.min() > minimum:
             break
     return pair
 

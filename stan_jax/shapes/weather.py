@@ -1,4 +1,4 @@
-"""What spoils frames of the hard set: blur, defocus, noise and bars, in short bursts.
+"""Weather of the hard set: blur, defocus, noise and bars, in short bursts.
 
 Each burst is one or two frames long and has clean frames on both sides, so what one
 frame hides the frame before it usually shows.

@@ -22,7 +22,7 @@ class MatchWeights(NamedTuple):
 
 
 class Association(NamedTuple):
-    """How detections are matched to tracks, and what the memory takes from them.
+    """Association of detections to tracks, and what the memory takes from them.
 
     Args:
       weights: of the matching score.
@@ -38,7 +38,7 @@ class Association(NamedTuple):
 
 
 class Match(NamedTuple):
-    """What each detection is: of a known track, of a new one, or dropped."""
+    """Match of each detection: to a known track, to a new one, or to none."""
 
     slot: Int[Array, " n"]  # of meaning where `known`
     known: Bool[Array, " n"]

@@ -26,7 +26,7 @@ PIECE = 1 << 24  # pixels of masks that are pasted at once: 64 MB as probabiliti
 
 
 class Settings(NamedTuple):
-    """How a trained model tracks; nothing here changes its parameters.
+    """Settings that a trained model tracks with; none changes its parameters.
 
     Args:
       canvas: landscape (height, width) in pixels that frames are padded to; portrait
@@ -175,7 +175,7 @@ class Tracker:
 
     @property
     def settings(self) -> Settings:
-        """How it tracks."""
+        """Settings of its program."""
         return self.program.settings
 
     # What users hand in has no type here, so that their mistakes get our own words.

@@ -25,7 +25,7 @@ Term = tuple[Float[Array, ""], Float[Array, ""]]
 
 
 class Sampling(NamedTuple):
-    """Which anchors and RoIs of a frame learn.
+    """Sampling of the anchors and RoIs of a frame that learn.
 
     Args:
       anchors, positive_anchors: drawn per frame, and at most so many on objects.
@@ -43,7 +43,7 @@ class Sampling(NamedTuple):
 
 
 class LossKinds(NamedTuple):
-    """How predictions are compared with the truth, where published codes differ.
+    """Kinds of losses, where published codes differ.
 
     Args:
       rpn_beta, box_beta: where smooth L1 turns linear; 0 is plain L1.

@@ -13,7 +13,7 @@ from stan_jax.types import Pair
 
 
 def configure(*, cpu_devices: int) -> None:
-    """Nothing; must run before anything touches a device.
+    """Configure JAX; must run before anything touches a device.
 
     cpu_devices: how many devices a CPU shows. Half of a training step runs on one
     core only, so two devices of half a batch each keep two cores busy.
@@ -49,7 +49,7 @@ def shard(pairs: Pair, mesh: jax.sharding.Mesh) -> Pair:
 
 
 def check_batch(batch: int, mesh: jax.sharding.Mesh) -> None:
-    """Nothing. Raises: InputError where a batch does not divide over the devices."""
+    """Raise InputError where a batch does not divide over the devices."""
     devices = mesh.devices.size
     if batch % devices:
         rule = f"{batch} must divide by the number of devices, {devices}"

@@ -1,4 +1,4 @@
-"""What a run writes down about itself: scalars as JSON lines, images as PNG.
+"""Metrics that a run writes down: scalars as JSON lines, images as PNG.
 
 With tensorboardX installed (extra `tb`) the same goes into TensorBoard events.
 """
@@ -67,7 +67,7 @@ class MetricWriter:
                 self._events.add_image(name, image, step, dataformats="HWC")
 
     def close(self) -> None:
-        """Nothing; everything written is complete afterwards."""
+        """Close the files; everything written is complete afterwards."""
         self._lines.close()
         if self._events:
             self._events.close()

@@ -1,4 +1,4 @@
-"""What a frame looks like with its tracks on it, one colour each."""
+"""Frames with their tracks on them, one colour each."""
 
 from collections.abc import Sequence
 from functools import lru_cache

@@ -1,4 +1,4 @@
-"""What an evaluation leaves to look at: a video per clip and one sheet of frames."""
+"""Overlays of an evaluation: a video per clip and one sheet of frames."""
 
 import contextlib
 from collections.abc import Mapping, Sequence
@@ -54,7 +54,7 @@ class Overlays:
         ids: Int[np.ndarray, " n"],
         scores: Float[np.ndarray, " n"],
     ) -> None:
-        """Nothing; the frame is drawn. Frames of a video come in order.
+        """Draw a frame. Frames of a video come in order.
 
         frame: its number and how many the video has.
         """
@@ -75,7 +75,7 @@ class Overlays:
         frame: tuple[int, int],
         pictures: Mapping[str, UInt8[np.ndarray, "h w 3"]],
     ) -> None:
-        """Nothing; likewise, of a frame that is drawn already, perhaps several times.
+        """Add a frame that is drawn already, perhaps several times.
 
         pictures: by what they show; side by side in the mp4, a row each on the sheet.
         """
@@ -132,7 +132,7 @@ def columns(length: int, number: int) -> list[int]:
 def save_sheet(
     path: str | Path, rows: Sequence[Sequence[UInt8[np.ndarray, "_h _w 3"]]]
 ) -> None:
-    """Nothing; the pictures stand in one PNG, row by row.
+    """Write the pictures into one PNG, row by row.
 
     Raises: InputError if the file cannot be written; then nothing of it is left.
     """

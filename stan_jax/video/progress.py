@@ -1,4 +1,4 @@
-"""What a person sees while a long command runs: a bar, and a line now and then."""
+"""Progress of a long command: a bar, and a line now and then."""
 
 import time
 from collections.abc import Mapping
@@ -46,13 +46,13 @@ class Bar:
         self._bar.stop()
 
     def advance(self, figures: Mapping[str, Any] | None = None) -> None:
-        """Nothing; one step further. figures: shown beside the bar until the next."""
+        """Move one step further; figures: shown beside the bar until the next."""
         if figures is not None:
             self._bar.update(self._task, figures=show(figures))
         self._bar.advance(self._task)
 
     def lap(self, name: str) -> None:
-        """Nothing; where there is no bar, a line says how far it would stand."""
+        """Print a line of how far it is, where there is no bar."""
         if not self._console.is_terminal:
             task = self._bar.tasks[self._task]
             pace = (task.completed - self._first) / (time.monotonic() - self._since)
@@ -63,7 +63,7 @@ class Bar:
             )
 
     def line(self, text: str) -> None:
-        """Nothing; the text stands above the bar, or in the log."""
+        """Print the text above the bar, or in the log."""
         self._console.print(text, markup=False)
 
 

@@ -12,11 +12,11 @@ import numpy as np
 from PIL import Image
 
 from stan_jax.errors import InputError
-from stan_jax.evaluation import files
-from stan_jax.evaluation.breakdown import KINDS, Breakdown, Error, describe
 from stan_jax.evaluation.score import Scores
 from stan_jax.masks import codec
 from stan_jax.masks.run_lengths import Masks
+from stan_jax.metrics.error_kinds import KINDS, Breakdown, Error, describe
+from stan_jax.results import readers
 from stan_jax.video import draw
 
 TRACKING = ("HOTA", "DetA", "AssA", "IDF1", "MOTA", "IDSW", "Frag")
@@ -69,7 +69,7 @@ def page(
         _tiles(scores.tracking, TRACKING) if scores.tracking else "",
         *(f"<p>Warning: {html.escape(text)}</p>" for text in scores.warnings),
         "<h2>Where the AP goes</h2><p class='soft'>What AP would gain if every error "
-        "of one kind were mended, the others left.</p>",
+        "of one kind were corrected, the others left.</p>",
         _gains(lost),
         "<h2>By category</h2>",
         _categories(scores, lost),
@@ -170,8 +170,8 @@ def pictures(
     for kind in KINDS:
         for error in [e for e in scores.lost.errors if e.kind == kind][:WORST]:
             by_video[error.video_id].append(error)
-    truth = files.true_tracks(instances_path)
-    found = files.found_in(results_path, by_video, truth.videos)
+    truth = readers.true_tracks(instances_path)
+    found = readers.predicted_in(results_path, by_video, truth.videos)
     drawn = {}
     for video_id, errors in by_video.items():
         true = {track.id: track.masks for track in truth.tracks.get(video_id, [])}

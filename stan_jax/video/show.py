@@ -1,4 +1,4 @@
-"""What annotations, results, or both side by side look like on their frames."""
+"""Annotations, results, or both side by side, drawn on their frames."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -11,10 +11,11 @@ from jaxtyping import UInt8
 from stan_jax.annotations import youtube_vis
 from stan_jax.annotations.youtube_vis import Dataset, Video
 from stan_jax.errors import InputError
-from stan_jax.evaluation import files
-from stan_jax.evaluation.video_ap import FoundTrack, iou
 from stan_jax.masks import codec, run_lengths
 from stan_jax.masks.run_lengths import Masks
+from stan_jax.metrics.overlap import iou
+from stan_jax.metrics.tracks import PredictedTrack
+from stan_jax.results import readers
 from stan_jax.video import draw, overlay
 
 SAME = 0.5  # overlap from which a found track wears the colour of an object
@@ -29,7 +30,7 @@ class Shown(NamedTuple):
 
 
 class Drawn(NamedTuple):
-    """What `show` has drawn."""
+    """Number of things that `show` has drawn."""
 
     videos: int
     tracks: dict[str, int]  # of each side
@@ -42,7 +43,7 @@ def show(
     results: str | Path | None,
     out: str | Path,
     *,
-    least: float = 0.0,
+    minimum: float = 0.0,
     frames_per_s: int = 6,
     watch: Callable[[Video, int], None] = lambda video, t: None,
 ) -> Drawn:
@@ -50,19 +51,19 @@ def show(
 
     results: of the same videos. Annotations and results are two sides; an object and
     the track that found it wear one colour.
-    least: score below which a result is not drawn. watch: called after every frame.
+    minimum: score below which a result is not drawn. watch: called after every frame.
     Raises: InputError for a broken frame or results file.
     """
     found = {}
     if results:
         known = {video.id for video in dataset.videos}
-        found = files.found_in(results, {video.id for video in videos}, known)
+        found = readers.predicted_in(results, {video.id for video in videos}, known)
     names = youtube_vis.unique_names(videos)
     total, hidden = Counter(), 0
     with overlay.Overlays(out, frames_per_s=frames_per_s) as overlays:
         for video in videos:
             tracks = found.get(video.id, [])
-            sure = [track for track in tracks if track.score >= least]
+            sure = [track for track in tracks if track.score >= minimum]
             hidden += len(tracks) - len(sure)
             sides = _sides(dataset, video, sure, results)
             total.update({name: len(rows) for name, rows in sides.items()})
@@ -78,7 +79,7 @@ def show(
 
 
 def _sides(
-    dataset: Dataset, video: Video, found: Sequence[FoundTrack], results
+    dataset: Dataset, video: Video, found: Sequence[PredictedTrack], results
 ) -> dict[str, list[Shown]]:
     classes = {c.id: c.name for c in dataset.categories}
     sides, objects = {}, []
@@ -111,7 +112,7 @@ def _sides(
     return sides
 
 
-def _check_size(results, track: FoundTrack, video: Video) -> None:
+def _check_size(results, track: PredictedTrack, video: Video) -> None:
     for t in np.flatnonzero(track.masks.sizes.any(axis=1)).tolist():
         size = track.masks.sizes[t].tolist()
         if size != [video.height, video.width]:
@@ -122,7 +123,7 @@ def _check_size(results, track: FoundTrack, video: Video) -> None:
             raise InputError(results, f"results[{track.row}], frame {t}", rule)
 
 
-def _numbers(objects: list[Masks], found: Sequence[FoundTrack]) -> list[int]:
+def _numbers(objects: list[Masks], found: Sequence[PredictedTrack]) -> list[int]:
     """A number for each found track: that of its object, else a new one.
 
     The best score comes first; an object lends its number once.
@@ -146,7 +147,7 @@ def _drawn(
     image: UInt8[np.ndarray, "h w 3"], tracks: Sequence[Shown], t: int
 ) -> UInt8[np.ndarray, "h2 w2 3"]:
     seen = [x for x in tracks if t < len(x.masks.texts) and x.masks.areas[t]]
-    rles = [x.masks.rle(t) for x in seen]
+    rles = [rle for x in seen if (rle := x.masks.rle(t)) is not None]
     masks = np.zeros((len(seen), *image.shape[:2]), bool)
     for n, rle in enumerate(rles):
         masks[n] = codec.decode(rle)

@@ -1,4 +1,4 @@
-"""How pictures become an mp4 that every browser plays."""
+"""Mp4 files that every browser plays, from pictures."""
 
 import contextlib
 import importlib.util
@@ -38,7 +38,7 @@ class Mp4:
         return self
 
     def add(self, image: UInt8[np.ndarray, "h w 3"]) -> None:
-        """Nothing; the picture is the next of the video.
+        """Append a picture to the video.
 
         Raises: ValueError for a picture of another size than the first.
         """

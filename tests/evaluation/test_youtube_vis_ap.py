@@ -13,9 +13,9 @@ from pycocotools import mask as coco_mask
 
 from stan_jax import json_stream
 from stan_jax.errors import InputError
-from stan_jax.evaluation.results import ResultsWriter, TrackResult
 from stan_jax.evaluation.youtube_vis_ap import evaluate_files, table
 from stan_jax.masks import codec
+from stan_jax.results.writer import ResultsWriter, TrackResult
 
 NAMES = [
     *("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large"),

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from stan_jax.evaluation import video_ap
-from stan_jax.evaluation.video_ap import FoundTrack, TrueTrack, VideoAp
 from stan_jax.masks import codec, run_lengths
+from stan_jax.metrics import overlap, video_ap
+from stan_jax.metrics.video_ap import PredictedTrack, TrueTrack, VideoAp
 
 RANGES = np.array([[0, 1e10], [0, 12], [12, 20], [20, 1e10]])
 
@@ -54,7 +54,7 @@ def random_videos(rng, videos=4, categories=2):
             for _ in range(rng.integers(0, 6))
         ]
         found = [
-            FoundTrack(
+            PredictedTrack(
                 score=float(rng.integers(1, 6)) / 4,
                 category_id=int(rng.integers(categories)),
                 masks=noisy(rng, shapes[rng.integers(2)]),
@@ -62,7 +62,7 @@ def random_videos(rng, videos=4, categories=2):
             for _ in range(rng.integers(0, 9))
         ]
         longer = blob(rng, frames + 1)
-        out.append((int(video_id), truth, [*found, FoundTrack(1.0, 0, longer)]))
+        out.append((int(video_id), truth, [*found, PredictedTrack(1.0, 0, longer)]))
     return out
 
 
@@ -167,7 +167,7 @@ def test_iou_equals_counting_pixels_frame_by_frame():
     rng = np.random.default_rng(0)
     found = [blob(rng, n) for n in (3, 5, 4, 0, 4)] + [[None] * 4]
     truth = [blob(rng, n) for n in (4, 4, 2)] + [[None] * 3]
-    got = video_ap.iou([masks(d) for d in found], [masks(g) for g in truth])
+    got = overlap.iou([masks(d) for d in found], [masks(g) for g in truth])
     want = [[loop_iou(d, g) for g in truth] for d in found]
     np.testing.assert_array_equal(got, want)
     assert np.count_nonzero(got) > 4
@@ -176,7 +176,7 @@ def test_iou_equals_counting_pixels_frame_by_frame():
 def test_iou_of_the_other_side_is_the_transpose_and_of_itself_one():
     rng = np.random.default_rng(1)
     tracks = [masks(blob(rng, 4)) for _ in range(5)]
-    got = video_ap.iou(tracks, tracks)
+    got = overlap.iou(tracks, tracks)
     np.testing.assert_array_equal(got, got.T)
     np.testing.assert_array_equal(np.diag(got), 1)
 
@@ -186,7 +186,7 @@ def test_iou_leaves_frames_of_another_size_out_of_both_sums():
     a, b = blob(rng, 3), blob(rng, 3)
     a = [np.ones((6, 8), bool), *a]
     b = [np.ones((8, 6), bool), *b]  # same number of pixels, but turned
-    got = video_ap.iou([masks(a)], [masks(b)])
+    got = overlap.iou([masks(a)], [masks(b)])
     assert got.item() == loop_iou(a[1:], b[1:])
 
 
@@ -197,30 +197,30 @@ def test_iou_stops_where_both_masks_have_a_run_of_no_length(least):
         run_lengths.read([coco_mask.frPyObjects({"size": [2, 5], "counts": c}, 2, 5)])
         for c in ([2, 2, 0, 1, 5], [2, 2, 0, 6])
     )
-    assert video_ap.iou([a], [b], least).item() == 1
+    assert overlap.iou([a], [b], least).item() == 1
     c = run_lengths.read([codec.encode(np.arange(10).reshape(5, 2).T > 3)])
-    assert video_ap.iou([b], [c]).item() == 6 / 8
+    assert overlap.iou([b], [c]).item() == 6 / 8
 
 
 def test_iou_gives_up_only_pairs_that_cannot_reach_the_least(monkeypatch):
     compared = []
-    real = video_ap.coco_mask.iou
+    real = overlap.coco_mask.iou
 
     def counting(rles, others, crowd):
         compared.append(len(rles))
         return real(rles, others, crowd)
 
-    monkeypatch.setattr(video_ap.coco_mask, "iou", counting)
+    monkeypatch.setattr(overlap.coco_mask, "iou", counting)
     reached = 0
     for seed in range(6):
         rng = np.random.default_rng(seed)
         truth = [blob(rng, 9) for _ in range(3)]
         found = [noisy(rng, g) for g in truth] + [blob(rng, 9) for _ in range(9)]
         found, truth = [masks(d) for d in found], [masks(g) for g in truth]
-        whole = video_ap.iou(found, truth)
+        whole = overlap.iou(found, truth)
         every = sum(compared)
         compared.clear()
-        part = video_ap.iou(found, truth, 0.5)
+        part = overlap.iou(found, truth, 0.5)
         assert sum(compared) < 0.8 * every  # some were given up
         compared.clear()
         np.testing.assert_array_equal(part, np.where(whole >= 0.5, whole, 0))
@@ -234,14 +234,14 @@ def test_iou_is_the_same_however_many_frames_are_compared_at_once(monkeypatch, p
     truth = [blob(rng, 7) for _ in range(2)]
     found = [masks(noisy(rng, g)) for g in truth] + [masks(blob(rng, 7))]
     truth = [masks(g) for g in truth]
-    want = video_ap.iou(found, truth)
-    monkeypatch.setattr(video_ap, "PAIRS", pairs)
-    np.testing.assert_array_equal(video_ap.iou(found, truth), want)
+    want = overlap.iou(found, truth)
+    monkeypatch.setattr(overlap, "PAIRS", pairs)
+    np.testing.assert_array_equal(overlap.iou(found, truth), want)
 
 
 def perfect(videos):
     return [
-        (v, truth, [FoundTrack(0.5, t.category_id, t.masks) for t in truth])
+        (v, truth, [PredictedTrack(0.5, t.category_id, t.masks) for t in truth])
         for v, truth, _ in videos
     ]
 
@@ -331,7 +331,7 @@ def test_a_worse_wrong_track_never_helps():
     before = measure(videos)
     wrong = [[None, np.ones((6, 8), bool)], [np.ones((6, 8), bool), None]]
     more = [
-        (v, truth, [*f, *(FoundTrack(2.0, k, wrong[0]) for k in range(3))])
+        (v, truth, [*f, *(PredictedTrack(2.0, k, wrong[0]) for k in range(3))])
         for v, truth, f in videos
     ]
     assert measure(more)["AP"] < before["AP"]
@@ -343,7 +343,7 @@ def test_sets_with_nothing_to_find_or_nothing_found_have_their_own_numbers():
     nothing_found = [(v, truth, []) for v, truth, _ in visible_videos()]
     got = measure(nothing_found)
     assert (got["AP"], got["AR100"], got["AP_large"]) == (0, 0, -1)
-    nothing_to_find = [(1, [], [FoundTrack(0.5, 0, [np.ones((2, 2), bool)])])]
+    nothing_to_find = [(1, [], [PredictedTrack(0.5, 0, [np.ones((2, 2), bool)])])]
     assert measure(nothing_to_find)["AP"] == -1
 
 

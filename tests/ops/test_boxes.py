@@ -122,7 +122,7 @@ def test_clip_keeps_what_is_inside_and_empties_what_is_outside():
 
 def test_clip_may_keep_the_last_pixel_of_a_box_outside():
     given = jnp.array([[-30.0, 5, -20, 9], [50, 20, 70, 30], [1, 2, 3, 4]])
-    got = boxes.clip(given, jnp.array([10, 40]), least=1.0)
+    got = boxes.clip(given, jnp.array([10, 40]), minimum=1.0)
     np.testing.assert_array_equal(got, [[0, 5, 1, 9], [39, 9, 40, 10], [1, 2, 3, 4]])
 
 

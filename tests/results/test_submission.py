@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from stan_jax.commands import main
-from stan_jax.evaluation import submission
 from stan_jax.masks import codec
+from stan_jax.results import submission
 
 
 def small():

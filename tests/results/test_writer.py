@@ -9,9 +9,9 @@ import pytest
 from pycocotools import mask as coco_mask
 
 from stan_jax.errors import InputError
-from stan_jax.evaluation.results import ResultsWriter, TrackBuilder, TrackResult
 from stan_jax.files import replacing
 from stan_jax.masks import codec
+from stan_jax.results.writer import ResultsWriter, TrackBuilder, TrackResult
 
 # pycocotools 2.0.11 decodes into an array type that numpy 2 complains about.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation")

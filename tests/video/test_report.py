@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 from PIL import Image
-from planted import HW, background, judged, planted, wrong_class
+from planted import HW, background, broken_down, planted, wrong_class
 
 from stan_jax.commands import main
 from stan_jax.video import report
@@ -16,7 +16,7 @@ def test_page_needs_nothing_beside_it_and_shows_the_worst_tracks(tmp_path, capsy
     root["categories"][2]["name"] = "<b>&\u00e9"
     wrong_class(found)
     background(found)
-    judged(tmp_path, root, found)
+    broken_down(tmp_path, root, found)
     for video in root["videos"]:
         for name in video["file_names"]:
             (tmp_path / name).parent.mkdir(exist_ok=True)

@@ -1,0 +1,124 @@
+"""Overlap of tracks: common pixels over a whole video, by their run lengths."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float
+from pycocotools import mask as coco_mask
+
+from stan_jax.masks import codec
+from stan_jax.masks.run_lengths import Masks
+from stan_jax.masks.segmentations import MOST
+
+PAIRS = 2**17  # of masks that one call of pycocotools compares, about
+
+
+def iou(
+    predicted: Sequence[Masks], truth: Sequence[Masks], minimum: float = 0.0
+) -> Float[np.ndarray, "n m"]:
+    """Common pixels over all frames / pixels of either, for each pair of tracks.
+
+    Frames beyond the shorter track of a pair count for nothing, and so do frames where
+    the two masks differ in size. 0 where the union is empty, and where it is below
+    `minimum`: such pairs are compared only until that is certain.
+    """
+    (area, size), (area_m, size_m), used = paired(predicted, truth)
+    both = (area[:, None] + area_m) * used
+    # What a pair has in common: at most that one mask lies inside the other.
+    common = np.minimum(area[:, None], area_m) * used
+    total, extra = both.sum(axis=-1), np.zeros(both.shape[:2], np.int64)
+    # Two masks with runs of length 0 inside may have more in common than that.
+    broken, broken_m = (
+        padded([track.broken for track in side], used.shape[-1])
+        for side in (predicted, truth)
+    )
+    odd = broken[:, None] & broken_m & used
+
+    times = np.flatnonzero(size.any(axis=0) & size_m.any(axis=0))
+    # Frames with many pixels decide soonest.
+    times = times[np.argsort(-common[..., times].sum(axis=(0, 1)), kind="stable")]
+    for part in np.split(times, [2 * len(times) // 5, 3 * len(times) // 5]):
+        sums = common.sum(axis=-1)
+        still = (sums >= minimum * (total - sums)) | odd.any(axis=-1)
+        n, m = np.flatnonzero(still.any(axis=1)), np.flatnonzero(still.any(axis=0))
+        step = 1 + int((PAIRS / max(1, len(n) * len(m))) ** 0.5)
+        for k in range(0, len(part), step):
+            some = part[k : k + step]
+            i, t, rles = _masks(predicted, size, n, some)
+            j, t_m, rles_m = _masks(truth, size_m, m, some)
+            if not rles or not rles_m:
+                continue
+            p, q = np.nonzero(t[:, None] == t_m)
+            ratio = np.asarray(coco_mask.iou(rles, rles_m, [0] * len(rles_m)))[p, q]
+            ratio = np.maximum(ratio, 0)  # -1: sizes differ
+            at = i[p], j[q], t[p]
+            # Exact, since both sides are whole: ratio = common / (both - common).
+            common[at] = np.rint(ratio * both[at] / (1 + ratio))
+    for i, j, t in np.argwhere(odd).tolist():
+        shared, either = _merge(predicted[i].rle(t), truth[j].rle(t))
+        extra[i, j] += either - (both[i, j, t] - shared)
+        common[i, j, t] = shared
+    sums = common.sum(axis=-1)
+    union = (total - sums + extra).astype(np.float64)
+    ratio = np.divide(sums, union, out=np.zeros_like(union), where=union > 0)
+    return np.where(ratio >= minimum, ratio, 0)
+
+
+def _masks(
+    tracks: Sequence[Masks], size: np.ndarray, rows: np.ndarray, times: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, list[dict]]:
+    """Track, frame and run lengths of the masks that some tracks have in some frames.
+
+    pycocotools compares all with all, but stops at once where sizes differ, and does
+    not reckon with the width: so the width says which frame it is.
+    """
+    i, t = np.nonzero(size[np.ix_(rows, times)])
+    i, t = rows[i], times[t]
+    height, width = np.divmod(size[i, t], MOST)
+    width += MOST * t
+    fields = (x.tolist() for x in (height, width, i, t))
+    return (
+        i,
+        t,
+        [
+            codec.pack((h, w), tracks[a].texts[b])
+            for h, w, a, b in zip(*fields, strict=True)
+        ],
+    )
+
+
+def paired(predicted: Sequence[Masks], truth: Sequence[Masks]) -> tuple:
+    """Areas and sizes (in one number) of either side, and where a pair counts.
+
+    Each side's are [track frame]. [n m t]: neither list has ended before this frame,
+    and not both have a mask there, of different sizes.
+    """
+    length = max((len(track.areas) for track in [*predicted, *truth]), default=0)
+    area, size, inside = _stacked(predicted, length)
+    area_m, size_m, inside_m = _stacked(truth, length)
+    used = (size[:, None] == size_m) | (size[:, None] == 0) | (size_m == 0)
+    used &= inside[:, None] & inside_m
+    return (area, size), (area_m, size_m), used
+
+
+def _stacked(tracks: Sequence[Masks], length: int) -> tuple[np.ndarray, ...]:
+    """Area, size in one number, whether the list reaches here: each [track frame]."""
+    area = padded([track.areas for track in tracks], length)
+    size = padded([track.sizes @ [MOST, 1] for track in tracks], length)
+    inside = padded([np.ones(len(track.areas)) for track in tracks], length) > 0
+    return area, size, inside
+
+
+def padded(rows: Sequence[np.ndarray], length: int) -> np.ndarray:
+    """Return rows of several lengths as one table, filled up with zeros."""
+    table = np.zeros((len(rows), length), rows[0].dtype if rows else np.int64)
+    for n, row in enumerate(rows):
+        table[n, : len(row)] = row
+    return table
+
+
+def _merge(a: dict, b: dict) -> tuple[int, int]:
+    # Where both masks have a run of length 0 at one pixel, the official loop stops and
+    # loses the rest of both sums; the union is then not area + area - intersection.
+    both, either = coco_mask.merge([a, b], True), coco_mask.merge([a, b], False)
+    return int(coco_mask.area(both)), int(coco_mask.area(either))
