@@ -9,9 +9,10 @@ from pathlib import Path
 class InputError(ValueError):
     """One broken rule in one record of one file; the message names all three.
 
-    file: where it stands (path, or the name of a setting).
-    record: which part of it, e.g. "annotation 17, frame 3"; may be empty.
-    rule: what must hold and what was found instead, with both values.
+    Args:
+      file: where it stands (path, or the name of a setting).
+      record: which part of it, e.g. "annotation 17, frame 3"; may be empty.
+      rule: what must hold and what was found instead, with both values.
     """
 
     def __init__(self, file: str | Path, record: str, rule: str):

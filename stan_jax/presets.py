@@ -18,8 +18,10 @@ MATCH_COEFF = MatchWeights(score=1.0, iou=2.0, label=10.0)
 class Preset(NamedTuple):
     """Settings that a published code reads and trains its weights with.
 
-    background_columns: see `build.assemble`. slots, legacy_paste: see
-    `tracker.Settings`.
+    Args:
+      background_columns: see `build.assemble`.
+      slots: see `tracker.Settings`.
+      legacy_paste: see `tracker.Settings`.
     """
 
     conventions: Conventions

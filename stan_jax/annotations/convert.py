@@ -322,12 +322,15 @@ def from_images(
     file: str | Path = "annotations",
     watch: Callable[[int], None] = lambda number: None,
 ) -> dict[str, Any]:
-    """COCO images become pseudo-videos: a window glides over the still image.
+    """Turn COCO images into pseudo-videos: a window glides over the still image.
 
     The window turns and zooms smoothly and never leaves the image; masks go through the
     same map as the pixels. The frames are written as JPEGs under `out`.
-    length: frames of each video. seed: of the paths; with it all is the same each time.
-    watch: called with the number of images done.
+
+    Args:
+      length: frames of each video.
+      seed: of the paths; with it all is the same each time.
+      watch: called with the number of images done.
     Raises: InputError for a broken record or image.
     """
     listed = [image.get("id") for image in _list(root, "images", file)]

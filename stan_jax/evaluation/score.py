@@ -62,10 +62,12 @@ def score_files(
     *,
     errors: bool = False,
 ) -> Scores:
-    """Everything at once; each file is read once, and one video at a time.
+    """Return all scores at once; each file is read once, and one video at a time.
 
-    class_agnostic: all categories are one; tracking metrics always see them so.
-    workers: processes that share the videos. errors: also say where the AP goes.
+    Args:
+      class_agnostic: all categories are one; tracking metrics always see them so.
+      workers: processes that share the videos.
+      errors: also say where the AP goes.
     Raises: InputError as `youtube_vis_ap.evaluate_files`.
     """
     with open_pool(workers) as pool:

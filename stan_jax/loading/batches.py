@@ -48,16 +48,17 @@ def pairs(
 ) -> grain.DatasetIterator[Pair]:
     """Endless batches of training pairs; every field of a `Pair` gets a leading b.
 
-    datasets: each with its weight, in proportion to which pairs are taken from it;
+    Args:
+      datasets: each with its weight, in proportion to which pairs are taken from it;
         within a dataset every frame that shows an object comes once before any again.
-    batch: pairs in a batch over all shards; each shard yields batch / shard_count.
-    canvas: landscape (height, width). All of a batch, over all shards, is landscape,
+      batch: pairs in a batch over all shards; each shard yields batch / shard_count.
+      canvas: landscape (height, width). All of a batch, over all shards, is landscape,
         or all is portrait and has the transposed canvas.
-    gap: which frame may be the previous one (choice A16, `clips.references`).
-    flip: probability of mirroring a pair.
-    scales_hw: bounds of the sides, one drawn for each pair; None: the canvas.
-    num_threads, prefetch: threads, and batches that they prepare ahead, at least one
-        each; 0 threads: none.
+      gap: which frame may be the previous one (choice A16, `clips.references`).
+      flip: probability of mirroring a pair.
+      scales_hw: bounds of the sides, one drawn for each pair; None: the canvas.
+      num_threads: threads that prepare batches; 0: none.
+      prefetch: batches that are prepared ahead, at least one.
     The iterator has `get_state()` (a small dict), `set_state()` and `close()`.
     Raises: InputError, before the first batch, if the datasets do not go together, if
     no frame shows an object, or if some pair has more than max_objects objects.

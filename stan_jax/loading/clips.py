@@ -69,12 +69,14 @@ def make_pair(
 ) -> Pair:
     """Training pair on the canvas; object m is row m in both frames.
 
-    frames: reference, then current; each may come smaller than size_hw (draft decode).
-    masks: for each frame one mask of size_hw, or None, for each of the labels.
-    size_hw: height and width of the video.
-    flip: mirror both frames left to right.
-    into: a blank pair to fill, such as a row of a batch; None: a new one.
     An object that loses its last pixel in resizing is not present in that frame.
+
+    Args:
+      frames: reference, then current; each may come smaller than size_hw (draft decode).
+      masks: for each frame one mask of size_hw, or None, for each of the labels.
+      size_hw: height and width of the video.
+      flip: mirror both frames left to right.
+      into: a blank pair to fill, such as a row of a batch; None: a new one.
     """
     factor, new_h, new_w = canvas.fit(*size_hw, canvas_hw, scale_hw)
     assert len(labels) <= max_objects

@@ -19,10 +19,11 @@ Fail = Callable[[int, str], InputError]  # of the mask of this number, with this
 class Masks:
     """One object through a video: the masks of its frames.
 
-    texts: compressed counts; None where there is no mask.
-    sizes: [t 2], height and width; 0 where there is no mask.
-    areas: [t], pixels; likewise.
-    broken: [t], whether a run of length 0 stands inside the counts.
+    Args:
+      texts: compressed counts; None where there is no mask.
+      sizes: [t 2], height and width; 0 where there is no mask.
+      areas: [t], pixels; 0 where there is no mask.
+      broken: [t], whether a run of length 0 stands inside the counts.
     """
 
     def __init__(

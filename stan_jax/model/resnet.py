@@ -13,11 +13,13 @@ from stan_jax.model.layers import conv
 class ResNet(nnx.Module):
     """C2..C5 of a ResNet; 18 and 34 layers use basic blocks, more use bottlenecks.
 
-    stages: blocks per stage. width: channels of the stem, doubled per stage.
-    groups, group_width: the 3x3 convolutions of ResNeXt (64 groups of 4: 64x4d).
-    caffe: put the stride of a bottleneck into its first 1x1, as MSRA and detectron2
-    weights do, not into the 3x3 as torchvision does.
-    frozen_stages: -1 trains everything, 0 freezes the stem, n also stages 1..n.
+    Args:
+      stages: blocks per stage.
+      width: channels of the stem, doubled per stage.
+      groups, group_width: the 3x3 convolutions of ResNeXt (64 groups of 4: 64x4d).
+      caffe: put the stride of a bottleneck into its first 1x1, as MSRA and detectron2
+        weights do, not into the 3x3 as torchvision does.
+      frozen_stages: -1 trains everything, 0 freezes the stem, n also stages 1..n.
     Source: He et al. 2015, Xie et al. 2016; layout as torchvision.
     """
 

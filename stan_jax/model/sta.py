@@ -17,11 +17,15 @@ class SpatioTemporalAttention(nnx.Module):
     """STA(x0, x1) = A(x0, x1) * gamma + x1: the identity on x1 while gamma is 0.
 
     One Conv1 and one Conv2 serve every level, each level has its own gamma (A3, A10).
-    key_channels: c_1 of Eq. 1 (A5). value_source: "current" takes the values of Eq. 2
-    from x1, as printed, "previous" from x0 (A2). normalise: the softmax runs over the
-    "source" cells i, which Eq. 2 sums away, or over the "target" cells j (A1).
-    share_embed: one Conv1 for both frames, as printed (A8). scale: factor on the
-    logits, 1 as printed (A9).
+
+    Args:
+      key_channels: c_1 of Eq. 1 (A5).
+      value_source: "current" takes the values of Eq. 2 from x1, as printed, "previous"
+        from x0 (A2).
+      normalise: the softmax runs over the "source" cells i, which Eq. 2 sums away, or
+        over the "target" cells j (A1).
+      share_embed: one Conv1 for both frames, as printed (A8).
+      scale: factor on the logits, 1 as printed (A9).
     """
 
     def __init__(
@@ -60,8 +64,10 @@ class SpatioTemporalAttention(nnx.Module):
     ) -> tuple[Float[Array, "b _ _ c"], ...]:
         """Return one attended map per level.
 
-        x0, x1: backbone features of the previous and the current frame.
-        size_hw: true frame size in pixels; cells beyond it take no part (A21).
+        Args:
+          x0: backbone features of the previous frame.
+          x1: backbone features of the current frame.
+          size_hw: true frame size in pixels; cells beyond it take no part (A21).
         """
         levels = zip(x0, x1, self.strides, self.gamma[...], strict=True)
         return tuple(

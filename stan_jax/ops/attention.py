@@ -26,10 +26,12 @@ def attend(
     weight is the softmax of scale * <key_i, query_j>, in float32, over the keys i
     ("source": each result is a convex mix of values) or over the queries j ("target":
     each value is shared out). Choice A1: the paper does not name the axis.
-    mask, query_mask: false cells are as if they were not there; their weights are 0,
-    and so are results without any key and results of false queries.
-    block: most rows of the map that exist at once, else about 2^20 entries' worth.
-    The result does not depend on it; memory is linear in cells, backward as well.
+
+    Args:
+      mask, query_mask: false cells are as if they were not there; their weights are 0,
+        and so are results without any key and results of false queries.
+      block: most rows of the map that exist at once, else about 2^20 entries' worth.
+        The result does not depend on it; memory is linear in cells, backward as well.
     """
     if mask is None:
         mask = jnp.ones(key.shape[:2], bool)

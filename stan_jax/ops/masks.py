@@ -17,11 +17,14 @@ def crop(
 ) -> Float[Array, "n {out} {out}"]:
     """Object `index[n]` as seen in box n on a grid of `out` x `out` cells, 1 or 0.
 
-    boxes: pixels of the masks. A cell is 1 where RoIAlign (aligned) of the bitmap is
-    at least 0.5; from one pixel outside the frame on it is 0.
-    sampling: samples per cell and side; 0 is mmdet's choice, one per pixel, rounded
-    up: about 100 times slower, for boxes within the frame.
-    legacy: the original's cells instead, whole pixels resized; boxes in the frame.
+    A cell is 1 where RoIAlign (aligned) of the bitmap is at least 0.5; from one pixel
+    outside the frame on it is 0.
+
+    Args:
+      boxes: pixels of the masks.
+      sampling: samples per cell and side; 0 is mmdet's choice, one per pixel, rounded
+        up: about 100 times slower, for boxes within the frame.
+      legacy: the original's cells instead, whole pixels resized; boxes in the frame.
     Source: mmdet BitmapMasks.crop_and_resize; original mask_target.py.
     """
     if not masks.shape[0]:

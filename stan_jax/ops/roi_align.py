@@ -37,14 +37,17 @@ def roi_align(
 ) -> Float[Array, "b n _py _px c"]:
     """Mean of sampling x sampling bilinear samples in each of the bins of each box.
 
-    boxes: pixels of the frame; no gradient flows into them.
-    out: bins per side, or (rows, columns). level: of each box, else `level_of`.
-    sampling: 0 is mmdet's choice, one sample per cell of a bin, rounded up. It is
-    several times slower, and exact for boxes up to `reach` times the frame's sides.
-    aligned: a cell's value sits at its centre, else at its upper left corner.
-    min_size: minimum side of a box in cells. None is torchvision's rule: 1 if not
-    aligned, else no limit. The original MaskTrackRCNN has 0 and is not aligned.
     Samples more than one cell outside the map are 0, those in between are clamped.
+
+    Args:
+      boxes: pixels of the frame; no gradient flows into them.
+      out: bins per side, or (rows, columns).
+      level: of each box, else `level_of`.
+      sampling: 0 is mmdet's choice, one sample per cell of a bin, rounded up. It is
+        several times slower, and exact for boxes up to `reach` times the frame's sides.
+      aligned: a cell's value sits at its centre, else at its upper left corner.
+      min_size: minimum side of a box in cells. None is torchvision's rule: 1 if not
+        aligned, else no limit. The original MaskTrackRCNN has 0 and is not aligned.
     Source: Mask R-CNN Sec. 3; borders as torchvision roi_align_kernel.cpp.
     """
     if level is None:
@@ -85,10 +88,14 @@ def axis_taps(
 ) -> tuple[Int[Array, "{bins} taps"], Float[Array, "{bins} taps"]]:
     """Return the cells that each bin of one axis reads, and their weights; sum 1.
 
-    start, size: of the box along this axis, in cells; cells: length of the axis.
     Each of the `sampling` samples of a bin reads two neighbours, so taps come in pairs.
-    A sample outside [-1, cells] has weight 0. most: with sampling 0 there are as many
-    taps as a box of `most` cells needs, those that this one does not need weigh 0.
+    A sample outside [-1, cells] has weight 0.
+
+    Args:
+      start, size: of the box along this axis, in cells.
+      cells: length of the axis.
+      most: with sampling 0 there are as many taps as a box of `most` cells needs, those
+        that this one does not need weigh 0.
     """
     slots = sampling or -(-most // bins)
     # XLA turns a division by a constant into a product, which is a rounding off: a bin

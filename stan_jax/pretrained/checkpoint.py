@@ -33,8 +33,11 @@ OLD_PARTS = {"frozen": "statistics"}  # names of parts until November 2026
 class Saved(NamedTuple):
     """Index of a checkpoint, known before any array is loaded.
 
-    arrays: shape and dtype by path. names: the paths on disk. record: of the model, or
-    its "fingerprint" until November 2026. data: position of the input.
+    Args:
+      arrays: shape and dtype by path.
+      names: the paths on disk.
+      record: of the model, or its "fingerprint" until November 2026.
+      data: position of the input.
     """
 
     arrays: dict[str, Any]

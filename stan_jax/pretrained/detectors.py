@@ -44,9 +44,12 @@ WIDTHS = dict(  # arguments of `build`, and the arrays whose length they are
 class Family(NamedTuple):
     """One way to name tensors, and what else its files have in common.
 
-    preset: key of PRESETS. caffe: bottlenecks stride in their first 1x1.
-    parts: which of PARTS every file has; others may be absent.
-    defaults: see `names.translate`. absent: a part of names that no file has.
+    Args:
+      preset: key of PRESETS.
+      caffe: bottlenecks stride in their first 1x1.
+      parts: which of PARTS every file has; others may be absent.
+      defaults: see `names.translate`.
+      absent: a part of names that no file has.
     """
 
     renames: Sequence[Rename]

@@ -42,10 +42,13 @@ def generate(
 ) -> None:
     """Write both splits; does nothing where `folder` already holds exactly this set.
 
-    frames, val_frames: per video; the second is that of val and defaults to the first.
-    hard: spoil about 45 % of the frames; labels stay those of the clean scene.
-    progress: called with (videos done, videos in all) after each video.
     A run cut short is taken up again by the next call with the same arguments.
+
+    Args:
+      frames: per video.
+      val_frames: per video of val; default: as many.
+      hard: spoil about 45 % of the frames; labels stay those of the clean scene.
+      progress: called with (videos done, videos in all) after each video.
     Raises: InputError where `folder` holds anything else, or a number is out of range.
     """
     counts = (train_videos, val_videos)

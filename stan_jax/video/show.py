@@ -49,9 +49,11 @@ def show(
 ) -> Drawn:
     """Draw some videos of a dataset into the folder `out`, as `overlays.Overlays` does.
 
-    results: of the same videos. Annotations and results are two sides; an object and
-    the track that found it wear one colour.
-    minimum: score below which a result is not drawn. watch: called after every frame.
+    Args:
+      results: of the same videos. Annotations and results are two sides; an object and
+        the track that found it wear one colour.
+      minimum: score below which a result is not drawn.
+      watch: called after every frame.
     Raises: InputError for a broken frame or results file.
     """
     found = {}
