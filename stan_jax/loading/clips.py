@@ -72,7 +72,7 @@ def make_pair(
     An object that loses its last pixel in resizing is not present in that frame.
 
     Args:
-      frames: reference, then current; each may come smaller than size_hw (draft decode).
+      frames: reference, then current; each may come smaller than size_hw (draft).
       masks: for each frame one mask of size_hw, or None, for each of the labels.
       size_hw: height and width of the video.
       flip: mirror both frames left to right.
