@@ -1,4 +1,4 @@
-"""What version 0.1.0 left on people's disks opens, tracks and trains on."""
+"""What earlier code left on people's disks opens, tracks and trains on."""
 
 import inspect
 import json
