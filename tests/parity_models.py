@@ -21,8 +21,8 @@ from stan_jax.model.resnet import ResNet
 from stan_jax.model.stan import BOX_CELLS, STAN, Thresholds
 from stan_jax.ops import assign
 from stan_jax.presets import Preset
-from stan_jax.pretrained import detectors, names
-from stan_jax.pretrained.openmmlab import ORIGINAL
+from stan_jax.published import detectors, names
+from stan_jax.published.openmmlab import ORIGINAL
 from stan_jax.tracking import memory as queue
 from stan_jax.tracking import rollout, tracker
 from stan_jax.training import losses

@@ -250,7 +250,7 @@ def check_image_and_misc(folder: Folder) -> Iterator[Row]:
     # The upsampling layer of the mask head alone.
     from flax import nnx
 
-    from stan_jax.pretrained.names import DECONV
+    from stan_jax.published.names import DECONV
 
     channels, out = a["deconv_w"].shape[:2]
     head = MaskHead(channels, out, channels=out, depth=0, rngs=nnx.Rngs(0))
@@ -323,7 +323,7 @@ def _track_head(folder: Folder, a: dict[str, np.ndarray]) -> Iterator[Row]:
     from flax import nnx
 
     from stan_jax.model.heads import TrackHead
-    from stan_jax.pretrained.names import DENSE, ROI
+    from stan_jax.published.names import DENSE, ROI
 
     channels = a["th_x"].shape[1]
     head = TrackHead(49 * channels, channels=32, rngs=nnx.Rngs(0))

@@ -23,6 +23,7 @@ FLOORS = (
     "stan_jax.evaluation",
     "stan_jax.presets",
     "stan_jax.configs",
+    "stan_jax.published",
     "stan_jax.pretrained",
     "stan_jax.inference",
     "stan_jax.video",

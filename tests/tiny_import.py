@@ -3,7 +3,8 @@
 import numpy as np
 
 from stan_jax import presets
-from stan_jax.pretrained import detectors, store
+from stan_jax.pretrained import store
+from stan_jax.published import detectors
 
 CLASSES = ["person", "giant panda", "dog"]
 

@@ -27,7 +27,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Write a folder with the weights and the record of what they mean."""
-    from stan_jax.pretrained import detectors, store
+    from stan_jax.pretrained import store
+    from stan_jax.published import detectors
 
     found = detectors.load(args.checkpoint, args.family)
     categories = detectors.class_list(args.classes, found)

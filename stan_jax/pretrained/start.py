@@ -10,8 +10,9 @@ from stan_jax import presets
 from stan_jax.errors import InputError
 from stan_jax.model import parameters
 from stan_jax.model.parameters import Parameters
-from stan_jax.pretrained import checkpoint, detectors, record
+from stan_jax.pretrained import checkpoint, record
 from stan_jax.pretrained.record import Record
+from stan_jax.published import detectors
 
 # Arrays with columns by class on their last axis, and how many of them a class has.
 CLASSWISE = {

@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 
 from stan_jax.errors import InputError
-from stan_jax.pretrained import detectors, names, record, start, tensors
+from stan_jax.pretrained import record, start
 from stan_jax.pretrained.checkpoint import Checkpoints
-from stan_jax.pretrained.detectors import Imported
+from stan_jax.published import detectors, names, tensors
+from stan_jax.published.detectors import Imported
 
 EXPORTS = ("mmdet", "torchvision")
 

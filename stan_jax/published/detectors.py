@@ -16,7 +16,7 @@ from stan_jax.model import parameters
 from stan_jax.model.build import BACKBONES, build
 from stan_jax.model.stan import Conventions
 from stan_jax.presets import PRESETS
-from stan_jax.pretrained import (
+from stan_jax.published import (
     class_names,
     detectron2,
     mobilenet_v2,
@@ -25,7 +25,7 @@ from stan_jax.pretrained import (
     tensors,
     torchvision,
 )
-from stan_jax.pretrained.names import Rename
+from stan_jax.published.names import Rename
 
 EMA = "ema_"  # running means of the weights, which old hooks of mmcv kept beside them
 PARTS = ("backbone", "fpn", "rpn", "box_head", "mask_head", "track_head")

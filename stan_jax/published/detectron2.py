@@ -4,7 +4,7 @@ They stride in the first 1x1 and take BGR that is not divided by a deviation. Th
 files hold batch norms as scale and bias only. Source: detectron2 c2_model_loading.py.
 """
 
-from stan_jax.pretrained.names import (
+from stan_jax.published.names import (
     BACKGROUND_LAST,
     CAFFE_STEM,
     CONV,

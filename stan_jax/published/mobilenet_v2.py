@@ -1,6 +1,6 @@
 """Names in the `.npz` of a MobileNetV2 trained on ImageNet; kernels are as ours."""
 
-from stan_jax.pretrained.names import Rename
+from stan_jax.published.names import Rename
 
 
 def _conv_norm(source: str, path: str) -> tuple[Rename, ...]:

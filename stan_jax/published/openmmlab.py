@@ -4,7 +4,7 @@ The original MaskTrackRCNN, a fork of an early mmdet, names its parts alike.
 Source: state dicts of mmdet 3.3.0 and of MaskTrackRCNN 10e5d7d.
 """
 
-from stan_jax.pretrained.names import (
+from stan_jax.published.names import (
     BACKGROUND_FIRST,
     BACKGROUND_LAST,
     CONV,
@@ -19,7 +19,7 @@ from stan_jax.pretrained.names import (
     under,
     upsampling,
 )
-from stan_jax.pretrained.torchvision import body
+from stan_jax.published.torchvision import body
 
 
 def _detector(roi: str, columns: Columns) -> tuple[Rename, ...]:

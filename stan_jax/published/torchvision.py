@@ -1,6 +1,6 @@
 """Names in torchvision: `resnet18` to `resnet101`, ResNeXt, `maskrcnn_resnet50_fpn`."""
 
-from stan_jax.pretrained.names import (
+from stan_jax.published.names import (
     AS_IS,
     CONV,
     DENSE,

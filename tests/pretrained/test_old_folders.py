@@ -15,8 +15,9 @@ from stan_jax.annotations import youtube_vis
 from stan_jax.errors import InputError
 from stan_jax.masks import codec
 from stan_jax.model import build, parameters
-from stan_jax.pretrained import detectors, record, start, tensors
+from stan_jax.pretrained import record, start
 from stan_jax.pretrained.load import blueprint, load
+from stan_jax.published import detectors, tensors
 from stan_jax.training import metrics
 from tests import runs
 

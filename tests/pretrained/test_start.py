@@ -15,8 +15,9 @@ from stan_jax.errors import InputError
 from stan_jax.model import parameters, stan
 from stan_jax.model.build import build
 from stan_jax.model.parameters import Parameters
-from stan_jax.pretrained import detectors, record, store
+from stan_jax.pretrained import record, store
 from stan_jax.pretrained.start import start
+from stan_jax.published import detectors
 
 
 def _model(kind="mobilenet_v2", norm="frozen_batch", **args):

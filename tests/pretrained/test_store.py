@@ -4,7 +4,8 @@ import tiny_import
 
 from stan_jax import presets
 from stan_jax.errors import InputError
-from stan_jax.pretrained import class_names, detectors, names, start, store, tensors
+from stan_jax.pretrained import start, store
+from stan_jax.published import class_names, detectors, names, tensors
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import parity
 import pytest
 
 from stan_jax.errors import InputError
-from stan_jax.pretrained import detectors, names, openmmlab, tensors
+from stan_jax.published import detectors, names, openmmlab, tensors
 
 # State dict of the references -> family, preset, backbone, classes, absent parts.
 KNOWN = {

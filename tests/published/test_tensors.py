@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from stan_jax.errors import InputError
-from stan_jax.pretrained import tensors
+from stan_jax.published import tensors
 
 RNG = np.random.default_rng(0)
 ARRAYS = {
