@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 DEMO := --config=configs/shapes_sta.py --workdir=runs/demo
+COVERAGE := --cov=stan_jax --cov-report=term:skip-covered
 
 .DEFAULT_GOAL := help
 .PHONY: help venv demo test fast lint clean
@@ -22,17 +23,16 @@ demo: $(VENV)/.has-video,tb
 	$(BIN)/python eval.py $(DEMO)
 
 test: $(VENV)/.has-test
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(COVERAGE) $(ARGS)
 
 fast: $(VENV)/.has-test
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" $(ARGS)
 
-# The tests are left out of ty: fixtures and wrong input on purpose have no good types.
-# What they need is installed all the same: ty looks into the optional packages.
+# What the tests need is installed as well: ty looks into the optional packages.
 lint: $(VENV)/.has-test $(VENV)/.has-lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/ty check --exclude tests
+	$(BIN)/ty check
 
 clean:
 	rm -rf $(VENV) .venv312 build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -56,13 +56,16 @@ class Folder:
     def manifest(self, name: str) -> dict[str, Any]:
         """What the manifests say of one file."""
         found = [json.loads(p.read_text()) for p in self.path.glob("manifest_*.json")]
-        return next((m[name] for m in found if name in m), {})
+        for manifest in found:
+            if name in manifest:
+                return manifest[name]
+        return {}
 
     def weights(self, keys: str, scale: dict[str, float]) -> dict[str, np.ndarray]:
         """The state dict of a family, by the rule."""
         shapes = self.json(f"keys/{keys}")["keys"]
         return {
-            key: np.int64(0)
+            key: np.array(0, np.int64)
             if key.endswith("num_batches_tracked")
             else self.weight(key, tuple(shape), shapes, scale)
             for key, shape in shapes.items()

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache, partial
 from typing import Any, NamedTuple
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -55,7 +56,7 @@ REFERENCES = {
 }
 
 
-def fill(model: nnx.Module, arrays: dict[str, np.ndarray]) -> nnx.Module:
+def fill(model: nnx.Module, arrays: dict[str, np.ndarray]) -> Any:
     """An abstract model with these arrays by path."""
     structure, state = nnx.split(model)
     table = {path: jnp.asarray(x) for path, x in arrays.items()}
@@ -71,7 +72,7 @@ def _model(folder: Folder, name: str, kind: str) -> tuple[STAN, Preset]:
         lambda: build(num_classes=found.classes, **found.settings, rngs=nnx.Rngs(0))
     )
     preset = presets.get(found.preset)
-    preset = preset._replace(
+    preset: Preset = preset._replace(
         thresholds=preset.thresholds._replace(**about.thresholds),
         kinds=preset.kinds._replace(**about.kinds),
     )
@@ -349,11 +350,8 @@ def even_stride(key, positive, negative, *, num: int, max_positive: int):
 
 @contextmanager
 def _without_chance():
-    kept, assign.sample = assign.sample, even_stride
-    try:
+    with mock.patch.object(assign, "sample", even_stride):
         yield
-    finally:
-        assign.sample = kept
 
 
 def _pair(a: dict[str, np.ndarray], shift) -> Pair:

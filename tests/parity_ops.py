@@ -257,7 +257,7 @@ def check_image_and_misc(folder: Folder) -> Iterator[Row]:
     head.upsample.kernel[...] = jnp.asarray(DECONV.ours(a["deconv_w"]))
     for sign in (1.0, -1.0):  # behind a ReLU only one half shows
         head.logits.kernel[...] = jnp.eye(out)
-        head.logits.bias[...] = jnp.zeros(out)
+        head.logits.bias = nnx.Param(jnp.zeros(out))
         got = head(sign * _last(a["deconv_in"]))
         want = np.maximum(sign * a["deconv2s2"], 0)
         yield close(f"deconv2s2, {sign:+.0f}", _first(got), want)
@@ -339,8 +339,8 @@ def _track_head(folder: Folder, a: dict[str, np.ndarray]) -> Iterator[Row]:
     }
     head.fc1.kernel[...] = jnp.asarray(ROI.ours(w["track_head.fcs.0.weight"]))
     head.fc2.kernel[...] = jnp.asarray(DENSE.ours(w["track_head.fcs.1.weight"]))
-    head.fc1.bias[...] = jnp.asarray(w["track_head.fcs.0.bias"])
-    head.fc2.bias[...] = jnp.asarray(w["track_head.fcs.1.bias"])
+    head.fc1.bias = nnx.Param(jnp.asarray(w["track_head.fcs.0.bias"]))
+    head.fc2.bias = nnx.Param(jnp.asarray(w["track_head.fcs.1.bias"]))
     now, known = (head(_last(a[k])[None])[0] for k in ("th_x", "th_ref"))
     logits = np.pad(np.asarray(now @ known.T), ((0, 0), (1, 0)))
     yield close("th_match_score", logits, a["th_match_score"])

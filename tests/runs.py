@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import IO, Any
 
 from stan_jax.shapes import generate
 
@@ -50,7 +51,7 @@ def dataset(folder: Path) -> Path:
 
 def command(script: str, data: Path, workdir: Path, config="shapes_sta", **changes):
     """The command line of a script; changes: settings, with __ for a dot."""
-    settings = dict(SMALL)
+    settings: dict[str, Any] = dict(SMALL)
     for split in ("train", "val"):
         settings[f"data.{split}.annotations"] = data / split / "instances.json"
         settings[f"data.{split}.frames"] = data / split / "JPEGImages"
@@ -78,3 +79,9 @@ def finish(line: list[str], **variables: str) -> tuple[int, str]:
     process = start(line, **variables)
     output, _ = process.communicate(timeout=500)
     return process.returncode, output
+
+
+def lines(process: subprocess.Popen) -> IO[str]:
+    """What a started script prints, as it prints it."""
+    assert process.stdout is not None
+    return process.stdout

@@ -2,26 +2,23 @@
 
 import re
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
-import tiny_model
-
-from stan_jax.configs import ytvis19_r50_sta
+import tiny_import
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
 
 
-def test_snippet_runs_as_it_stands(monkeypatch):
+def test_snippet_runs_as_it_stands(monkeypatch, tmp_path, capsys):
     (snippet,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    small = {k: v for k, v in tiny_model.SETTINGS.items() if k != "num_classes"}
-    config = SimpleNamespace(model=small)
-    monkeypatch.setattr(ytvis19_r50_sta, "get_config", lambda: config)
-    names = {"frames": np.zeros((2, 384, 640, 3), np.uint8)}
-    exec(snippet, names)
-    assert int(names["memory"].frame) == 2
-    assert names["tracks"].masks.shape[0] == tiny_model.SETTINGS["detections"]
+    tiny_import.save(tmp_path / "runs/mine")
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    frames = rng.integers(0, 256, (2, 90, 160, 3), np.uint8)
+    exec(snippet, {"frames": frames})
+    lines = capsys.readouterr().out.splitlines()
+    assert len([line for line in lines if "90, 160)" in line]) == 2
 
 
 def test_files_and_targets_that_it_names_are_there():

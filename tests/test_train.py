@@ -53,7 +53,7 @@ def test_finished_run_started_again_does_nothing_more(whole, data):
 
 def test_killed_run_ends_with_the_bits_of_an_uninterrupted_one(whole, data, tmp_path):
     process = runs.start(runs.command("train.py", data, tmp_path))
-    for line in process.stdout:
+    for line in runs.lines(process):
         if line.startswith("step 5/"):
             process.kill()
             break
@@ -69,7 +69,7 @@ def test_killed_run_writes_each_mean_once_and_over_the_same_steps(
     """A mean that a checkpoint cuts in two would differ from an uninterrupted one."""
     command = runs.command("train.py", data, tmp_path, run__log_every=runs.STEPS)
     process = runs.start(command)
-    for line in process.stdout:
+    for line in runs.lines(process):
         if line.startswith("step 4/"):
             process.kill()
             break
@@ -104,7 +104,7 @@ def test_loss_that_is_no_number_stops_the_run_and_is_never_saved(data, tmp_path)
 def test_sigterm_saves_says_so_and_resumes_bit_for_bit(whole, data, tmp_path):
     process = runs.start(runs.command("train.py", data, tmp_path))
     output = ""
-    for line in process.stdout:
+    for line in runs.lines(process):
         output += line
         if line.startswith("step 3/"):
             process.send_signal(signal.SIGTERM)

@@ -146,3 +146,8 @@ def conv(x, kernel, bias=0.0, *, stride=1, groups=1):
             columns = slice(dx, dx + (w - 1) * stride + 1, stride)
             result[..., o] += x[:, rows, columns, first + c] * kernel[dy, dx, c, o]
     return result + np.asarray(bias, np.float64)
+
+
+def temporary_bytes(compiled) -> int:
+    """Memory that a compiled program takes beside its inputs and outputs."""
+    return compiled.memory_analysis().temp_size_in_bytes

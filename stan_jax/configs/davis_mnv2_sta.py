@@ -61,6 +61,14 @@ def get_config() -> ConfigDict:
         mask_depth=2,
         embed_channels=128,
         background_columns=False,
+        conventions=dict(  # of no published code: half-open boxes throughout
+            anchors="plain",
+            least_side=0.0,
+            aligned=True,
+            sampling=2,
+            min_size=placeholder(float),  # none
+            embed_relu=False,
+        ),
     )
     c.thresholds = dict(
         pre_nms=100,

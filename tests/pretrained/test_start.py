@@ -133,7 +133,8 @@ def _msra(torch_names):
             continue
         if part[0] == "conv1":
             found["conv1_w"] = (
-                array[:, ::-1] / np.float32(stan.STD)[::-1][None, :, None, None]
+                array[:, ::-1]
+                / np.array(stan.STD, np.float32)[::-1][None, :, None, None]
             )
         elif part[0] == "fc":
             found["fc1000_w" if part[1] == "weight" else "fc1000_b"] = array

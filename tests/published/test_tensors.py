@@ -28,7 +28,8 @@ class Evil:
 
 def _safetensors(path, table):
     """table: name -> (dtype of the format, shape, bytes)."""
-    header, body = {"__metadata__": {"format": "pt"}}, b""
+    header: dict[str, dict] = {"__metadata__": {"format": "pt"}}
+    body = b""
     for name, (dtype, shape, data) in table.items():
         offsets = [len(body), len(body) + len(data)]
         header[name] = dict(dtype=dtype, shape=shape, data_offsets=offsets)
