@@ -20,7 +20,7 @@ venv: $(VENV)/.has-core
 demo: $(VENV)/.has-video,tb
 	$(BIN)/python -m stan_jax.shapes --out=data/shapes
 	$(BIN)/python train.py $(DEMO)
-	$(BIN)/python eval.py $(DEMO)
+	$(BIN)/python eval.py --workdir=runs/demo
 
 test: $(VENV)/.has-test
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(COVERAGE) $(ARGS)

@@ -132,6 +132,15 @@ def test_init_files_are_empty_but_for_the_public_names():
             assert not path.read_text().strip(), path
 
 
+def test_no_room_holds_more_than_its_share_of_the_lines():
+    lines = {name: len(path.read_text().splitlines()) for name, path in FILES.items()}
+    rooms = {}
+    for name, number in lines.items():
+        room = name.rpartition(".")[0]
+        rooms[room] = rooms.get(room, 0) + number
+    assert max(rooms.values()) < 0.15 * sum(lines.values()), rooms
+
+
 def test_every_folder_is_a_package_that_gets_installed():
     for path in FILES.values():
         assert (path.parent / "__init__.py").is_file(), path

@@ -1,4 +1,6 @@
 import itertools
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +14,7 @@ from stan_jax.model import parameters
 from stan_jax.ops import canvas
 from stan_jax.tracking import rollout, tracker
 from stan_jax.tracking.tracker import FrameTracks, Program, State, Tracker
+from tests import runs
 
 # Only what has moved away can be the same: most detections are new tracks.
 RESTLESS = tiny_model.ASSOCIATION._replace(
@@ -317,3 +320,34 @@ def test_every_mask_of_a_frame_decodes_to_its_size():
     none = frame._replace(segmentations=(), **dict.fromkeys(["ids"], np.zeros(0, int)))
     assert none.masks.shape == (0, *SIZE)
     assert list(itertools.chain(none.masks)) == []
+
+
+LARGE = """
+import resource, sys
+sys.path[:0] = ["tests"]
+import numpy as np
+import tiny_model
+
+thresholds = tiny_model.THRESHOLDS._replace(
+    score_threshold=0.0, detections=100, proposals=300, pre_nms=300, box_nms=1.0,
+    rpn_nms=1.0, nms_candidates=2000,
+)
+settings = tiny_model.TRACKING._replace(thresholds=thresholds, slots=128)
+tracker = tiny_model.tracker(tiny_model.build(), settings)
+frame = np.random.default_rng(0).integers(0, 256, (2160, 3840, 3), np.uint8)
+counts = [len(shown.segmentations) for shown in tracker.track([frame, frame])]
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+print(*counts, peak)
+"""
+
+
+@pytest.mark.slow
+def test_hundred_masks_of_a_4k_frame_fit_into_memory():
+    """Pasted at once they would be 3.3 GB as probabilities alone."""
+    done = subprocess.run(
+        [sys.executable, "-c", LARGE], capture_output=True, text=True, cwd=runs.ROOT
+    )
+    assert done.returncode == 0, done.stderr
+    *counts, peak = map(float, done.stdout.split())
+    assert counts == [100, 100]
+    assert peak < 2.5
