@@ -426,3 +426,11 @@ def test_backbone_alone_starts_any_preset(tmp_path):
         got["params/backbone/conv1/kernel"], found.params["backbone/conv1/kernel"]
     )
     assert lines[-1] == "begin anew: box_head, fpn, mask_head, rpn, track_head"
+
+
+def test_part_that_lacks_an_array_is_refused(tmp_path):
+    found = tiny_import.imported()
+    rest = {k: x for k, x in found.params.items() if k != "rpn/conv/kernel"}
+    store.save(tmp_path, "x", found._replace(params=rest), tiny_import.CLASSES)
+    with pytest.raises(InputError, match="params/rpn/conv/kernel is absent"):
+        _begin(tmp_path, *_fresh(tiny_import.CLASSES))
