@@ -156,9 +156,12 @@ def test_memory_of_a_frame_does_not_hold_its_masks(tracks, video):
 def test_masks_in_pieces_equal_masks_at_once(tracks, video, monkeypatch):
     want = list(tracks.track(video))
     monkeypatch.setattr(tracker, "PIECE", 2 * SIZE[0] * SIZE[1])  # two at a time
+    programs = tracker._paste._cache_size()
     got = list(tracks.track(video))
     for a, b in zip(got, want, strict=True):
         assert a.segmentations == b.segmentations
+    # However many masks are left for the last piece, it is the same program.
+    assert tracker._paste._cache_size() == programs + 1
 
 
 def test_rows_above_a_score_keep_their_masks(tracks, video):
@@ -269,8 +272,9 @@ def test_wrong_frame_is_one_line_with_the_cure(tracks, name):
     with pytest.raises(InputError, match=rule) as caught:
         tracks.step(state, frame)
     assert "\n" not in str(caught.value)
-    with pytest.raises(InputError, match="frames: frame 1: "):
-        list(tracks.track([FRAME, frame]))
+    for number in (1, 4):  # in the first clip, and in the second
+        with pytest.raises(InputError, match=f"frames: frame {number}: "):
+            list(tracks.track([*[FRAME] * number, frame]))
 
 
 @pytest.mark.parametrize(
