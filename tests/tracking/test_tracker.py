@@ -155,7 +155,7 @@ def test_memory_of_a_frame_does_not_hold_its_masks(tracks, video):
 
 def test_masks_in_pieces_equal_masks_at_once(tracks, video, monkeypatch):
     want = list(tracks.track(video))
-    monkeypatch.setattr(tracker, "PIECE", 2 * SIZE[0] * SIZE[1])  # two at a time
+    monkeypatch.setattr(tracker, "PIECE", 5 * SIZE[0] * SIZE[1])  # five at a time
     programs = tracker._paste._cache_size()
     got = list(tracks.track(video))
     for a, b in zip(got, want, strict=True):
