@@ -213,7 +213,7 @@ class Tracker:
         *,
         size_hw: Any = None,
     ) -> Iterator[FrameTracks]:
-        """Yield the tracks in each frame of one video, a clip at a time.
+        """Return an iterator over the tracks in each frame of a video, clip by clip.
 
         Args:
           frames: any iterable of RGB frames, uint8 [height width 3], of any length.
@@ -221,16 +221,20 @@ class Tracker:
             `fitted_hw`; default: that of the first frame.
         Raises: InputError for frames that are no RGB pictures of one size.
         """
-        _check_iterable(frames)
-        rest = iter(frames)
-        state, index, length = None, 0, self.settings.clip_length
+        _check_iterable(frames)  # at once, not when the first frame is asked for
+        start = None if size_hw is None else self.start(size_hw)
+        return self._tracked(iter(frames), start)
+
+    def _tracked(self, rest: Iterator, state: State | None) -> Iterator[FrameTracks]:
+        sizes = []
+        if state is not None:
+            sizes = [state.size_hw, self.fitted_hw(state.size_hw)]
+        index, length = 0, self.settings.clip_length
         while clip := list(itertools.islice(rest, length)):
             if state is None:
                 first = _checked_frame(clip[0], None, "frame 0")
-                state = self.start(size_hw or first.shape[:2])
+                state = self.start(first.shape[:2])
                 sizes = [state.size_hw]
-                if size_hw is not None:
-                    sizes.append(self.fitted_hw(state.size_hw))
             checked = [
                 _checked_frame(frame, sizes, f"frame {index + i}")
                 for i, frame in enumerate(clip)

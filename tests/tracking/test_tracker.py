@@ -1,6 +1,7 @@
 import itertools
 import subprocess
 import sys
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -156,12 +157,13 @@ def test_memory_of_a_frame_does_not_hold_its_masks(tracks, video):
 def test_masks_in_pieces_equal_masks_at_once(tracks, video, monkeypatch):
     want = list(tracks.track(video))
     monkeypatch.setattr(tracker, "PIECE", 5 * SIZE[0] * SIZE[1])  # five at a time
-    programs = tracker._paste._cache_size()
+    paste: Any = tracker._paste
+    programs = paste._cache_size()
     got = list(tracks.track(video))
     for a, b in zip(got, want, strict=True):
         assert a.segmentations == b.segmentations
     # However many masks are left for the last piece, it is the same program.
-    assert tracker._paste._cache_size() == programs + 1
+    assert paste._cache_size() == programs + 1
 
 
 def test_rows_above_a_score_keep_their_masks(tracks, video):
@@ -287,7 +289,7 @@ def test_wrong_frame_is_one_line_with_the_cure(tracks, name):
 )
 def test_what_is_no_sequence_of_frames_is_refused(tracks, frames, rule):
     with pytest.raises(InputError, match=rule):
-        list(tracks.track(frames))
+        tracks.track(frames)  # at once, before anything is iterated over
 
 
 @pytest.mark.parametrize(
@@ -303,6 +305,8 @@ def test_what_is_no_sequence_of_frames_is_refused(tracks, frames, rule):
 def test_size_that_is_none_is_refused(tracks, size, rule):
     with pytest.raises(InputError, match=f"^size_hw: .*{rule}"):
         tracks.start(size)
+    with pytest.raises(InputError, match=f"^size_hw: .*{rule}"):
+        tracks.track([FRAME], size_hw=size)
 
 
 def test_state_of_another_tracker_or_of_none_is_refused(model, tracks):
