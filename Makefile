@@ -35,7 +35,7 @@ lint: $(VENV)/.has-test $(VENV)/.has-lint
 	$(BIN)/ty check
 
 clean:
-	rm -rf $(VENV) .venv312 build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv312 build dist *.egg-info .coverage .pytest_cache .ruff_cache .hypothesis
 	find stan_jax tests -name __pycache__ -type d -exec rm -rf {} +
 
 # One stamp for each set of extras; older than setup.cfg means: install again.

@@ -47,13 +47,13 @@ def main(argv: list[str]) -> None:
     logging.set_verbosity(logging.WARNING)
     mesh.configure(cpu_devices=1)
 
-    # ---- settings, input
+    # ---- what there is, and what it is to track
+    theirs = read_record(workdir, best=flags.FLAGS.best)
     config = settings_of(workdir)
     dataset = load_dataset(config)
     categories = [c.name for c in dataset.categories]
 
     # ---- model
-    theirs = read_record(workdir, best=flags.FLAGS.best)
     print(f"step {theirs.step} of {workdir}")
     changes = {}
     if flags.FLAGS.config:

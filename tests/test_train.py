@@ -154,6 +154,26 @@ def test_eval_needs_the_workdir_alone(whole, data, tmp_path):
     assert len({path.read_bytes() for path in out}) == 1
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--workdir=nowhere"], "nowhere: holds no complete checkpoint"),
+        (["--annotations=x.json"], "--annotations: and --frames go together"),
+        (
+            ["--annotations=x.json", "--frames=."],
+            "x.json: must be a readable json file, is absent",
+        ),
+        (["more"], "unknown arguments ['more']"),
+    ],
+)
+def test_eval_that_cannot_be_stops_with_one_line(whole, arguments, message):
+    line = [sys.executable, "eval.py", f"--workdir={whole}", *arguments]
+    code, output = runs.finish(line)
+    assert code == 1
+    assert message in output
+    assert "Traceback" not in output
+
+
 def test_loaded_tracker_gives_what_eval_writes(whole, data, tmp_path):
     """And takes nothing but the folder: no config, no json, no class file."""
     line = [sys.executable, "eval.py", f"--workdir={whole}"]
