@@ -219,10 +219,13 @@ def make_batches(datasets: list[tuple[Dataset, float]], config: ConfigDict) -> A
     )
 
 
-def require_same_run(workdir: Path, ours: Record, content: dict[str, Any]) -> None:
-    """Raise InputError where the checkpoint of a workdir is of another run.
+def require_same_run(
+    workdir: Path, ours: Record, content: dict[str, Any]
+) -> dict[str, Any]:
+    """Return the record of a run that goes on: ours, begun where it had begun.
 
     content: the record in the checkpoint, see `record.read`.
+    Raises: InputError where the checkpoint of the workdir is of another run.
     """
     theirs = record.read(workdir, content)
     record.require_same(workdir, theirs, ours)
@@ -230,6 +233,7 @@ def require_same_run(workdir: Path, ours: Record, content: dict[str, Any]) -> No
         started = f"from {theirs.origin}" if theirs.origin else "from a seed"
         rule = f"has begun {started}, not from {ours.origin}"
         raise InputError(workdir, "init_from", f"{rule}: name another --workdir")
+    return record.to_json(ours._replace(origin=theirs.origin))
 
 
 def saved(state: TrainState, statistics: dict) -> dict:

@@ -15,6 +15,7 @@ from stan_jax.errors import InputError
 from stan_jax.loading import sources
 from stan_jax.model import parameters
 from stan_jax.model.build import build
+from stan_jax.pretrained import record
 from stan_jax.shapes import generate
 
 
@@ -109,6 +110,20 @@ def test_resumed_run_says_which_settings_are_others(tmp_path, capsys):
     ]
     train.note_config(path, config)
     assert capsys.readouterr().out == ""
+
+
+def test_run_that_goes_on_keeps_where_it_had_begun(tmp_path):
+    """Also where the command that goes on does not name it, and then names it again."""
+    config = shapes_sta.get_config().to_dict()
+    begun, silent, other = (
+        record.from_config(config, ["cat"], origin) for origin in ("a.pth", "", "b.pth")
+    )
+    saved = record.to_json(begun)
+    for ours in (silent, begun):
+        saved = train.require_same_run(tmp_path, ours, saved)
+        assert saved["origin"] == "a.pth"
+    with pytest.raises(InputError, match="has begun from a.pth, not from b.pth: name"):
+        train.require_same_run(tmp_path, other, saved)
 
 
 def test_folder_in_place_of_a_json_is_named(tmp_path):

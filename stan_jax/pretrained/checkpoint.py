@@ -137,14 +137,15 @@ class Checkpoints:
         like: PyTree,
         step: int | None = None,
         *,
-        check: Callable[[dict[str, Any]], None] = lambda record: None,
+        check: Callable[[dict[str, Any]], dict[str, Any] | None] = lambda record: None,
     ) -> tuple[PyTree, Any, int] | None:
         """Return (state, data_state, step) of the newest checkpoint; None without one.
 
         Args:
           like: the state, or its ShapeDtypeStructs; gives structure and shardings.
           step: default the newest.
-          check: called with the record, to refuse it before anything is loaded.
+          check: called with the record, to refuse it before anything is loaded; may
+            return the one that is saved from here on.
         Raises: InputError, before anything is loaded, where a path, shape or dtype
           differs.
         """
@@ -152,7 +153,7 @@ class Checkpoints:
         if step is None:
             return None
         saved = _saved(self._orbax, self.folder, step)
-        check(saved.record)
+        self._record = _plain(check(saved.record) or self._record)
         wanted = parameters.by_path(like)
         _require_equal(self.folder, f"step {step}", saved.arrays, wanted)
         table = _load(self._orbax, self.folder, step, wanted, saved.names)

@@ -227,6 +227,15 @@ def test_record_stands_beside_the_arrays_and_is_checked_before_them(run, monkeyp
         run().restore(_state(), check=refuse)
 
 
+def test_check_says_which_record_is_saved_from_here_on(run):
+    run(record={"origin": "x.pth"}).save(4, _state(), {})
+    checkpoints = run(record={"origin": ""})
+    checkpoints.restore(_state(), check=lambda theirs: theirs | {"more": 1})
+    checkpoints.save(5, _state(5), {})
+    want = {"origin": "x.pth", "more": 1, "step": 5}
+    assert checkpoint.read_record(checkpoints.folder) == want
+
+
 @pytest.mark.parametrize("largest_only", [False, True])
 def test_restore_of_a_damaged_checkpoint_is_an_input_error(run, largest_only):
     state = {"w": jax.random.normal(jax.random.key(0), (500, 500))}
