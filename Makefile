@@ -17,7 +17,7 @@ help:
 
 venv: $(VENV)/.has-core
 
-demo: $(VENV)/.has-video,tb
+demo: $(VENV)/.has-tb
 	$(BIN)/python -m stan_jax.shapes --out=data/shapes
 	$(BIN)/python train.py $(DEMO)
 	$(BIN)/python eval.py --workdir=runs/demo

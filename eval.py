@@ -23,9 +23,10 @@ from stan_jax.evaluation import youtube_vis_ap
 from stan_jax.files import replacing
 from stan_jax.pretrained import record
 from stan_jax.pretrained.load import load, read_record
-from stan_jax.tracking.tracker import FrameTracks, Tracker
+from stan_jax.tracking.frame_tracks import FrameTracks
+from stan_jax.tracking.tracker import Tracker
 from stan_jax.training import mesh
-from stan_jax.video import overlay, progress, write
+from stan_jax.video import overlay, progress
 
 OVERLAYS, OVERLAY_SCORE = 4, 0.4  # of a workdir without settings of its own
 
@@ -103,20 +104,21 @@ def track(
     run = config.get("run", ConfigDict())
     total = sum(len(video.file_names) for video in dataset.videos)
     drawn = {video.id for video in dataset.videos[: run.get("overlays", OVERLAYS)]}
+    names = youtube_vis.unique_names(dataset.videos)
     evicted: dict[int, int] = {}
     with (
         progress.Bar("track", total) as bar,
-        overlay.Overlays(pictures, tracker.categories) as overlays,
+        overlay.Overlays(pictures) as overlays,
     ):
 
         def watch(video: youtube_vis.Video, frame: FrameTracks) -> None:
             if video.id in drawn:
                 shown = frame.above(run.get("overlay_score", OVERLAY_SCORE))
                 overlays.add(
-                    video.name,
+                    names[video.id],
                     (frame.index, len(video.file_names)),
                     youtube_vis.read_frame(dataset, video, frame.index),
-                    **shown.arrays(),
+                    shown,
                 )
             evicted[video.id] = frame.evicted
             bar.advance({"video": video.name, "tracks": len(frame.ids)})
@@ -128,8 +130,7 @@ def track(
     if lost := sum(evicted.values()):
         print(f"{lost} tracks left a full queue: raise tracking.slots?")
     if drawn:
-        without = "" if write.available() else " (no mp4: needs the extra `video`)"
-        print(f"pictures: {pictures}{without}")
+        print(f"pictures: {pictures}")
     return scores
 
 

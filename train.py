@@ -8,7 +8,6 @@ on the command line, e.g. --config.optim.peak_lr=0.01.
 
 import json
 import math
-import signal
 import sys
 import time
 from functools import partial
@@ -35,7 +34,9 @@ from stan_jax.pretrained import record
 from stan_jax.pretrained.checkpoint import Checkpoints
 from stan_jax.pretrained.record import Record
 from stan_jax.pretrained.start import start
-from stan_jax.tracking.tracker import FrameTracks, Program, Tracker
+from stan_jax.signals import Signals
+from stan_jax.tracking.frame_tracks import FrameTracks
+from stan_jax.tracking.tracker import Program, Tracker
 from stan_jax.training import mesh as meshes
 from stan_jax.training import optimizer, train_step
 from stan_jax.training.losses import LossKinds, Sampling
@@ -309,7 +310,6 @@ class Examples:
     def __init__(self, dataset: Dataset, score: float):
         self.images: dict[str, np.ndarray] = {}
         self._dataset, self._score = dataset, score
-        self._names = [category.name for category in dataset.categories]
         self._ids = {video.id for video in dataset.videos[:3]}
 
     def add(self, video: Video, frame: FrameTracks) -> None:
@@ -317,31 +317,8 @@ class Examples:
         if video.id in self._ids and frame.index == len(video.file_names) // 2:
             image = youtube_vis.read_frame(self._dataset, video, frame.index)
             self.images[f"val/{video.name}"] = overlay.picture_of(
-                image, self._names, **frame.above(self._score).arrays()
+                image, frame.above(self._score)
             )
-
-
-class Signals:
-    """Memory of SIGTERM and SIGINT, so that the loop can save and leave.
-
-    The second signal does what it does elsewhere: it ends the process.
-    """
-
-    received = ""
-
-    def __enter__(self) -> "Signals":
-        self._old = {
-            s: signal.signal(s, self._note) for s in (signal.SIGTERM, signal.SIGINT)
-        }
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._old.items():
-            signal.signal(number, handler)
-
-    def _note(self, number: int, _: object) -> None:
-        self.received = signal.Signals(number).name
-        signal.signal(number, self._old[signal.Signals(number)])
 
 
 def validate(

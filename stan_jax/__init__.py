@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from stan_jax.model.build import assemble, build
     from stan_jax.model.stan import STAN, Conventions, Thresholds
     from stan_jax.pretrained.load import load
+    from stan_jax.tracking.frame_tracks import FrameTracks
     from stan_jax.tracking.memory import Association
     from stan_jax.tracking.tracker import (
-        FrameTracks,
         Program,
         Settings,
         State,
@@ -54,9 +54,9 @@ _HOMES = {
     "stan_jax.model.build": ("assemble", "build"),
     "stan_jax.model.stan": ("STAN", "Conventions", "Thresholds"),
     "stan_jax.pretrained.load": ("load",),
+    "stan_jax.tracking.frame_tracks": ("FrameTracks",),
     "stan_jax.tracking.memory": ("Association",),
     "stan_jax.tracking.tracker": (
-        "FrameTracks",
         "Program",
         "Settings",
         "State",

@@ -9,7 +9,8 @@ from stan_jax.metrics.video_ap import VideoAp
 from stan_jax.results import readers
 from stan_jax.results import writer as results
 from stan_jax.results.writer import ResultsWriter, TrackBuilder
-from stan_jax.tracking.tracker import FrameTracks, Tracker
+from stan_jax.tracking.frame_tracks import FrameTracks
+from stan_jax.tracking.tracker import Tracker
 
 OFFICIAL = ("AP", "AP50", "AP75", "AR1", "AR10")  # the table of the challenge
 

@@ -77,7 +77,7 @@ class MemoryQueue(NamedTuple):
     boxes: Float[Array, "s 4"]
     labels: Int[Array, " s"]
     live: Bool[Array, " s"]
-    last_seen: Int[Array, " s"]  # frame number of the last match
+    last_seen: Int[Array, " s"]  # time of the last match, by default a frame number
     ids: Int[Array, " s"]
     next_id: Int[Array, ""]
     frame: Int[Array, ""]  # frames seen so far

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from parity import Folder, Row, close, same, within
+from pasted import paste
 
 from stan_jax import presets
 from stan_jax.model import parameters
@@ -25,7 +26,7 @@ from stan_jax.presets import Preset
 from stan_jax.published import detectors, names
 from stan_jax.published.openmmlab import ORIGINAL
 from stan_jax.tracking import memory as queue
-from stan_jax.tracking import rollout, tracker
+from stan_jax.tracking import rollout
 from stan_jax.training import losses
 from stan_jax.types import Pair
 
@@ -222,14 +223,16 @@ def _check_frames(name: str, folder: Folder) -> Iterator[Row]:
     _, clipped = clip(state, start, frames)
     stepped = jax.tree.map(lambda *x: jnp.stack(x), *stepped)
     for engine, tracks in (("step", stepped), ("clip", clipped)):
-        paste = partial(
-            tracker._paste, size_hw=SIZE, frame_hw=FRAME, legacy=preset.legacy_paste
-        )
         for t in range(len(frames)):
             one = jax.tree.map(lambda x, t=t: np.asarray(x[t]), tracks)
             compare = _tracks_orig if REFERENCES[name].legacy else _tracks_mmdet
-            for row in compare(a, t, one, np.asarray(paste(one.masks, one.boxes)[1])):
+            for row in compare(a, t, one, _pasted(one, preset.legacy_paste)):
                 yield row._replace(name=f"{engine} {row.name}")
+
+
+def _pasted(tracks, legacy: bool) -> np.ndarray:
+    soft = paste(tracks.masks, tracks.boxes, FRAME, legacy=legacy)
+    return soft > 0.5 if legacy else soft >= 0.5
 
 
 def _parts(a, t: int, said: dict[str, Any], legacy: bool) -> Iterator[Row]:

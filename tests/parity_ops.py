@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from parity import Folder, Row, close, same, within
+from pasted import paste
 
 from stan_jax import presets
 from stan_jax.model import resnet
@@ -232,7 +233,7 @@ def check_box_coder(folder: Folder) -> Iterator[Row]:
 def check_mask_paste(folder: Folder) -> Iterator[Row]:
     a = folder.arrays("mask_paste")
     probs = jax.nn.sigmoid(jnp.asarray(a["mask_logits"]))
-    got = np.asarray(masks.paste(probs, jnp.asarray(a["boxes"]), (360, 640)))
+    got = paste(probs, a["boxes"], (360, 640))
     yield within("mmdet_soft (fp16)", got, a["mmdet_soft_fp16"], 5e-4)
     want = _bits(a["mmdet_bool_packed"], 640)
     clear = np.abs(got - 0.5) > 2e-6  # rounding decides the rest
@@ -310,10 +311,9 @@ def check_orig_ops(folder: Folder) -> Iterator[Row]:
     yield same("mt_target", got, a["mt_target"])
     logits = folder.arrays("mask_paste")["mask_logits"][a["paste_rows"]]
     probs = jax.nn.sigmoid(jnp.asarray(logits))
-    got = masks.paste(
-        probs, jnp.asarray(a["paste_boxes"] + HALF_OPEN), (360, 640), legacy=True
-    )
-    got, want = np.asarray(got), _bits(a["paste_mask_packed"], 640)
+    half_open = (a["paste_boxes"] + HALF_OPEN).astype(np.float32)
+    got = paste(probs, half_open, (360, 640), legacy=True)
+    want = _bits(a["paste_mask_packed"], 640)
     clear = np.abs(got - 0.5) > 2e-6
     yield same("paste_mask", (got > 0.5)[clear], want[clear])
     yield from _track_head(folder, a)

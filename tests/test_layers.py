@@ -8,10 +8,12 @@ ROOT = Path(__file__).resolve().parents[1]
 FLOORS = (
     "stan_jax.errors",
     "stan_jax.files",
+    "stan_jax.signals",
     "stan_jax.json_stream",
     "stan_jax.types",
     "stan_jax.ops",
     "stan_jax.masks",
+    "stan_jax.media",
     "stan_jax.model",
     "stan_jax.tracking",
     "stan_jax.training",
@@ -44,6 +46,7 @@ CORE = (
 SHELL_TOOLS = "tensorflow orbax pycocotools absl ml_collections grain".split()
 WITHOUT_JAX = (
     "stan_jax.masks",
+    "stan_jax.media",
     "stan_jax.annotations",
     "stan_jax.loading",
     "stan_jax.shapes",

@@ -9,6 +9,7 @@ from stan_jax import __version__, errors
 
 # name -> file, what it does
 COMMANDS = {
+    "track": ("track", "a video, camera or folder of images becomes tracks"),
     "score": ("score", "official numbers and tracking metrics of a results file"),
     "check": ("check", "every problem of an annotation file, and what it holds"),
     "show": ("show", "annotations and results drawn on their frames"),
@@ -41,4 +42,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     module.add_arguments(own)
     with errors.as_messages():
-        module.run(own.parse_args(arguments[1:]))
+        status = module.run(own.parse_args(arguments[1:]))
+    if status:
+        sys.exit(status)

@@ -3,7 +3,7 @@
     stan show instances.json frames pictures
     stan show instances.json frames pictures --results results.json --score 0.5
 
-Leaves an mp4 of each video (with the extra `video`) and contact_sheet.png. Annotations
+Leaves an mp4 of each video and contact_sheet.png. Annotations
 are drawn where the file has some, results where they are given; an object and the track
 that found it wear one colour.
 """
@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> None:
 
     from stan_jax.annotations import youtube_vis
     from stan_jax.errors import InputError
-    from stan_jax.video import progress, show, write
+    from stan_jax.video import progress, show
 
     for name, value in (("--max-videos", args.max_videos), ("--fps", args.fps)):
         if value < 1:
@@ -72,5 +72,5 @@ def run(args: argparse.Namespace) -> None:
         print(f"--max-videos {len(chosen)} draws all of them")
     if drawn.hidden:
         print(f"{drawn.hidden} results are below a score of {args.score}: --score")
-    if not write.available():
-        print("no mp4: needs the extra `video`")
+    for name in drawn.unwritten:
+        print(f"no font here has the letters of {name}: its number is drawn")

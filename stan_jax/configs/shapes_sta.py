@@ -67,6 +67,7 @@ def get_config() -> ConfigDict:
         box_nms=0.5,  # [M]
         detections=10,  # [M]
         nms_candidates=200,
+        class_agnostic_nms=False,
     )
     c.loss = dict(
         weights=dict(rpn_score=1.0, rpn_box=1.0, box=1.0, mask=1.0, track=1.0),

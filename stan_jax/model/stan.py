@@ -6,6 +6,7 @@ from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
@@ -52,6 +53,8 @@ class Thresholds(NamedTuple):
       score_threshold: class probability that a detection must exceed.
       detections: kept per frame.
       nms_candidates: (proposal, class) pairs with the best scores that enter box NMS.
+      class_agnostic_nms: boxes of one class suppress those of others as well.
+      classes: labels that may be detected; None: all.
     """
 
     pre_nms: int
@@ -61,6 +64,8 @@ class Thresholds(NamedTuple):
     box_nms: float
     detections: int
     nms_candidates: int
+    class_agnostic_nms: bool = False
+    classes: tuple | None = None
 
 
 class Regions(NamedTuple):
@@ -274,13 +279,17 @@ class STAN(nnx.Module):
         classes = self.box_head.num_classes
         score = probs[:, :classes]
         wanted = proposals.valid[:, None] & (score > thresholds.score_threshold)
+        if thresholds.classes is not None:
+            chosen = np.isin(np.arange(classes), thresholds.classes)
+            wanted &= jnp.asarray(chosen)[None]
         score = jnp.where(wanted, score, 0.0).reshape(-1)
         score, index = jax.lax.top_k(score, min(thresholds.nms_candidates, score.size))
         row, label = index // classes, index % classes
         box = boxes.decode(deltas[row, label], proposals.boxes[row], stds=BOX_STDS)
         box = boxes.clip(box, size_hw, minimum=self.conventions.least_side)
         real = (score > 0) & (boxes.area(box) > 0)  # not refined out of the frame
-        keep = nms.nms(box, score, real, threshold=thresholds.box_nms, groups=label)
+        groups = None if thresholds.class_agnostic_nms else label
+        keep = nms.nms(box, score, real, threshold=thresholds.box_nms, groups=groups)
         best = jnp.where(keep, score, 0.0)
         short = max(thresholds.detections - best.size, 0)  # fewer candidates than rows
         best, index = jax.lax.top_k(jnp.pad(best, (0, short)), thresholds.detections)

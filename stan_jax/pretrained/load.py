@@ -32,10 +32,20 @@ def load(
     Raises: InputError where nothing there can be read, for a backbone alone, and for a
       name or value of `changes` that does not suit the model.
     """
+    found, arrays = read(source, step=step, best=best)
+    return tracker_of(source, found, arrays, **changes)
+
+
+def read(
+    source: str | Path, *, step: int | None = None, best: bool = False
+) -> tuple[Record, dict[str, Any]]:
+    """Return record and arrays, by path, of a model that can track.
+
+    Arguments and errors as of `load`.
+    """
     source = Path(source)
     if source.is_dir():
-        step = _step_of(source, step, best)
-        found, arrays = start.open_folder(source, step)
+        found, arrays = start.open_folder(source, _step_of(source, step, best))
     elif step is not None or best:
         raise InputError(source, "", "is a file: it has no steps to choose from")
     else:
@@ -43,6 +53,13 @@ def load(
     if not found.categories:
         rule = "holds a backbone alone, which cannot track: train with it as init_from"
         raise InputError(source, "", rule)
+    return found, dict(arrays)
+
+
+def tracker_of(
+    source: str | Path, found: Record, arrays: dict[str, Any], **changes: Any
+) -> Tracker:
+    """Return the tracker of what `read` gave; arguments and errors as of `load`."""
     found = found._replace(settings=changed(found.settings, changes))
     structure, like = blueprint(found)
     absent = [path for path in parameters.by_path(like) if path not in arrays]

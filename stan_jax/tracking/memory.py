@@ -118,6 +118,7 @@ def write(
     *,
     update_labels: bool,
     expire_after: int | None,
+    now: Int[Array, ""] | None = None,
 ) -> tuple[MemoryQueue, Int[Array, " n"], Bool[Array, " n"]]:
     """Return the memory after this frame, the ids of the detections, and which stay.
 
@@ -125,9 +126,11 @@ def write(
     A new track takes a free slot, else that of the longest-unseen track, counted in
     `evicted`. A track unseen for `expire_after` frames leaves. Of several
     rows known for one slot the last is written.
+    now: time of the frame in the unit of `expire_after`; default: its number.
     Raises: InputError if a frame may bring more tracks than there are slots.
     """
     n, s = len(detections.scores), len(memory.live)
+    now = memory.frame if now is None else now
     if n > s:
         raise InputError("slots", "", f"must hold {n} detections of a frame, is {s}")
     matched = (
@@ -157,10 +160,10 @@ def write(
     label = detections.labels
     if not update_labels:
         label = jnp.where(choice.known, memory.labels[slot], label)
-    last_seen = put(memory.last_seen, jnp.full(n, memory.frame))
+    last_seen = put(memory.last_seen, jnp.full(n, now))
     live = put(memory.live, jnp.ones(n, bool))
     if expire_after is not None:
-        live &= memory.frame - last_seen < expire_after
+        live &= now - last_seen < expire_after
     memory = MemoryQueue(
         features=memory.features,
         embeds=put(memory.embeds, detections.embeds),

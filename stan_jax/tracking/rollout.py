@@ -46,6 +46,7 @@ def clip(
     thresholds: Thresholds,
     association: Association,
     first_frame: str,
+    clock: Int[Array, " t"] | None = None,
 ) -> tuple[MemoryQueue, Tracks]:
     """Return the memory after t more frames of one video, and the tracks in each.
 
@@ -59,6 +60,8 @@ def clip(
       association: how they are matched to tracks.
       first_frame: "self" lets the first frame attend to itself, "skip" passes its raw
         features on (A12).
+      clock: time of each frame in the unit of `association.expire_after`; default: one
+        after the other.
     Raises: InputError for another first_frame, or where a frame may bring more tracks
       than the memory has slots.
     """
@@ -75,7 +78,7 @@ def clip(
     detections = model.detect(regions.levels, regions.proposals, sizes, thresholds)
 
     def associate(memory, inputs):
-        detections, seen = inputs
+        detections, seen, now = inputs
         detections = detections._replace(valid=detections.valid & seen)
         scores = queue.score(memory, detections, association.weights)
         choice = queue.match(scores, detections.valid, shared=association.share_ids)
@@ -85,13 +88,16 @@ def clip(
             choice,
             update_labels=association.update_labels,
             expire_after=association.expire_after,
+            now=now,
         )
         memory = jax.tree.map(lambda a, b: jnp.where(seen, a, b), new, memory)
         return memory, (ids, stays, memory.evicted)
 
+    if clock is None:
+        clock = memory.frame + jnp.arange(len(frames))
     # The features are put in once at the end, the scan need not carry them.
     lean, shown = jax.lax.scan(
-        associate, memory._replace(features=()), (detections, valid)
+        associate, memory._replace(features=()), (detections, valid, clock)
     )
     features = _last(memory, model.attended(x1), valid)
     return lean._replace(features=features), _tracks(detections, *shown)

@@ -1,8 +1,7 @@
 """A tracker for frames from anywhere: arrays in, tracks with masks of true size out."""
 
-import itertools
 from collections.abc import Iterable, Iterator, Sequence
-from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -13,16 +12,22 @@ from jaxtyping import Bool, Float, Int, UInt8
 from stan_jax.errors import InputError
 from stan_jax.masks import codec
 from stan_jax.masks.codec import RLE
+from stan_jax.media.open import open_source
+from stan_jax.media.source import Frame, Source, Window
 from stan_jax.model import parameters
 from stan_jax.model.parameters import Parameters
 from stan_jax.model.stan import Thresholds
 from stan_jax.ops import canvas as canvases
 from stan_jax.ops import masks
 from stan_jax.tracking import rollout
+from stan_jax.tracking.frame_tracks import FrameTracks
 from stan_jax.tracking.memory import Association
 from stan_jax.types import MemoryQueue, Tracks
 
-PIECE = 1 << 24  # pixels of masks that are pasted at once: 64 MB as probabilities
+# `expire_after` counts frames of the sets that models learn from: YouTube-VIS has 6 of
+# them a second. Frames with times of their own are counted so, whatever their rate.
+FRAMES_PER_S = 6
+TICKS = 1000  # of the memory's clock, from one such frame to the next
 
 
 class Settings(NamedTuple):
@@ -57,41 +62,12 @@ class State(NamedTuple):
 
     memory: MemoryQueue
     size_hw: tuple[int, int]  # of the frames, in pixels
-
-
-class FrameTracks(NamedTuple):
-    """The tracks in one frame, in its own pixels; one row a track, best score first.
-
-    Masks are kept as run lengths, so that a frame of any size takes little memory.
-    """
-
-    index: int  # of the frame in its video
-    size_hw: tuple[int, int]
-    ids: Int[np.ndarray, " n"]
-    labels: Int[np.ndarray, " n"]
-    scores: Float[np.ndarray, " n"]
-    boxes: Float[np.ndarray, "n 4"]  # half-open xyxy
-    segmentations: tuple[RLE, ...]
-    evicted: int  # tracks of this video that a full memory has dropped so far
+    before: int = 0  # frames of the video that the memory has been cleared of
 
     @property
-    def masks(self) -> Bool[np.ndarray, "n h w"]:
-        """The masks as pixels, decoded anew at each call."""
-        decoded = [codec.decode(rle) for rle in self.segmentations]
-        return np.array(decoded, bool).reshape(len(decoded), *self.size_hw)
-
-    def arrays(self) -> dict[str, np.ndarray]:
-        """Return ids, labels, scores, boxes and masks by name."""
-        names = ("ids", "labels", "scores", "boxes", "masks")
-        return {name: getattr(self, name) for name in names}
-
-    def above(self, score: float) -> "FrameTracks":
-        """Return the rows with at least this score."""
-        rows = np.flatnonzero(self.scores >= score)
-        return self._replace(
-            **{k: getattr(self, k)[rows] for k in ("ids", "labels", "scores", "boxes")},
-            segmentations=tuple(self.segmentations[row] for row in rows),
-        )
+    def seen(self) -> int:
+        """Number of frames of the video so far."""
+        return self.before + int(self.memory.frame)
 
 
 class Program:
@@ -111,10 +87,16 @@ class Program:
                 raise InputError(name, "", f"must be above 0, is {value}")
         self.settings = settings
         self.traces = 0
+        self.ran = False  # else it is compiled when the first frames come
         self._structure, self._like = structure, like
         self._empty: dict[tuple[int, int], MemoryQueue] = {}  # by canvas
+        association = settings.association
+        if association.expire_after is not None:
+            if (value := association.expire_after) < 1:
+                raise InputError("expire_after", "", f"must be above 0, is {value}")
+            association = association._replace(expire_after=TICKS * value)
 
-        def clip(values, memory, frames, size_hw, valid):
+        def clip(values, memory, frames, size_hw, valid, clock):
             self.traces += 1  # runs while tracing only
             return rollout.clip(
                 parameters.merge(structure, values, settings.dtype),
@@ -123,8 +105,9 @@ class Program:
                 size_hw,
                 valid,
                 thresholds=settings.thresholds,
-                association=settings.association,
+                association=association,
                 first_frame=settings.first_frame,
+                clock=clock,
             )
 
         self.clip = jax.jit(clip)
@@ -137,6 +120,7 @@ class Program:
             jax.ShapeDtypeStruct((length, *settings.canvas, 3), jnp.uint8),
             jax.ShapeDtypeStruct((2,), jnp.int32),
             jax.ShapeDtypeStruct((length,), bool),
+            jax.ShapeDtypeStruct((length,), jnp.int32),
         )
 
     def empty(self, canvas_hw: tuple[int, int]) -> MemoryQueue:
@@ -194,103 +178,150 @@ class Tracker:
         canvas_hw = canvases.canvas_of(*size_hw, self.settings.canvas)
         return canvases.fit(*size_hw, canvas_hw, self.settings.scale_hw)[1:]
 
-    def step(self, state: Any, frame: Any) -> tuple[State, FrameTracks]:
+    def step(
+        self, state: Any, frame: Any, *, seconds: float | None = None
+    ) -> tuple[State, FrameTracks]:
         """Return the state after one more frame, and the tracks in it.
 
-        state: what `start` or `step` returned. frame: RGB, uint8 [height width 3].
+        Args:
+          state: what `start` or `step` returned.
+          frame: RGB, uint8 [height width 3].
+          seconds: since the video began; tracks expire by it if it is given.
         Raises: InputError for a frame that is no RGB picture of the size that the state
         was started for, or a state of another tracker.
         """
         self._check_state(state)
-        index = int(state.memory.frame)
-        checked = _checked_frame(frame, [state.size_hw], f"frame {index}")
-        memory, tracks = self._clip(state, [checked], 1)
-        return State(memory, state.size_hw), next(self._shown(state, tracks, 1))
+        image = _checked_frame(frame, [state.size_hw], f"frame {state.seen}")
+        state, shown = self._clip(state, [Frame(image, seconds)], 1)
+        return state, next(shown)
 
-    def track(
+    def track(self, frames: Any, **options: Any) -> Iterator[FrameTracks]:
+        """Return an iterator over the tracks in each frame of a video, clip by clip.
+
+            for frame in tracker.track("street.mp4", every=2):
+                frame.seconds, frame.ids, frame.classes, frame.masks
+
+        Arguments and errors as of `pairs`.
+        """
+        return (tracks for _, tracks in self.pairs(frames, **options))
+
+    def pairs(
         self,
         frames: Any,
         *,
         size_hw: Any = None,
-    ) -> Iterator[FrameTracks]:
-        """Return an iterator over the tracks in each frame of a video, clip by clip.
+        fps: float | int | None = None,
+        start: float | int = 0.0,
+        end: float | int = float("inf"),
+        every: int = 1,
+        max_frames: int | None = None,
+        new_at_cuts: bool = False,
+    ) -> Iterator[tuple[Frame, FrameTracks]]:
+        """Return an iterator over each frame of a video and the tracks in it.
 
         Args:
-          frames: any iterable of RGB frames, uint8 [height width 3], of any length.
+          frames: a video file, a folder or glob of images, the number of a camera or an
+            address as text (see `media.open`), a `Source`, or any iterable of RGB
+            frames, uint8 [height width 3], of any length.
           size_hw: true size of the video, where frames may also come as small as
             `fitted_hw`; default: that of the first frame.
+          fps: frames a second of images, which have no times.
+          start, end, every, max_frames, new_at_cuts: see `Window`; of what is named.
         Raises: InputError for frames that are no RGB pictures of one size.
         """
+        window = Window(start, end, every, max_frames, new_at_cuts)
+        if isinstance(frames, str | Path):
+            rate = {} if fps is None else {"frames_per_s": float(fps)}
+            return self._followed(open_source(frames, window, **rate))
+        if window != Window():
+            rule = "are for files, folders and addresses: choose frames before"
+            raise InputError("start, end, every, max_frames, new_at_cuts", "", rule)
         _check_iterable(frames)  # at once, not when the first frame is asked for
-        start = None if size_hw is None else self.start(size_hw)
-        return self._tracked(iter(frames), start)
+        begun = None if size_hw is None else self.start(size_hw)
+        return self._tracked(_with_times(frames, fps), begun, self._length(frames))
 
-    def _tracked(self, rest: Iterator, state: State | None) -> Iterator[FrameTracks]:
-        sizes = []
+    def _followed(self, source: Source) -> Iterator[tuple[Frame, FrameTracks]]:
+        with source:
+            yield from self._tracked(iter(source), None, self._length(source))
+
+    def _length(self, frames: Any) -> int:
+        """Frames at once: of a camera each by itself, as soon as it is there."""
+        live = isinstance(frames, Source) and frames.live
+        return 1 if live else self.settings.clip_length
+
+    def _tracked(
+        self, frames: Iterator[Frame], state: State | None, length: int
+    ) -> Iterator[tuple[Frame, FrameTracks]]:
+        sizes, index = None, 0
         if state is not None:
             sizes = [state.size_hw, self.fitted_hw(state.size_hw)]
-        index, length = 0, self.settings.clip_length
-        while clip := list(itertools.islice(rest, length)):
-            if state is None:
-                first = _checked_frame(clip[0], None, "frame 0")
-                state = self.start(first.shape[:2])
-                sizes = [state.size_hw]
-            checked = [
-                _checked_frame(frame, sizes, f"frame {index + i}")
-                for i, frame in enumerate(clip)
-            ]
-            memory, tracks = self._clip(state, checked, length)
-            yield from self._shown(state, tracks, len(clip))
-            state = State(memory, state.size_hw)
+        for clip in _clips(frames, length):
+            first = f"frame {index}"
+            if state is None or (clip[0].fresh and index):
+                size = _checked_frame(clip[0].image, None, first).shape[:2]
+                state, sizes = self._renewed(state, size), [size]
+            checked = []
+            for i, frame in enumerate(clip):
+                image = _checked_frame(frame.image, sizes, f"frame {index + i}")
+                checked.append(frame._replace(image=image))
+            state, shown = self._clip(state, checked, length)
+            yield from zip(checked, shown, strict=True)
             index += len(clip)
 
+    def _renewed(self, state: State | None, size_hw: tuple[int, int]) -> State:
+        """A state that remembers nothing but which ids and frames have been."""
+        new = self.start(size_hw)
+        if state is None:
+            return new
+        kept = {k: getattr(state.memory, k) for k in ("next_id", "evicted")}
+        return State(new.memory._replace(**kept), size_hw, state.seen)
+
     def _clip(
-        self, state: State, frames: list[np.ndarray], length: int
-    ) -> tuple[MemoryQueue, Tracks]:
+        self, state: State, frames: list[Frame], length: int
+    ) -> tuple[State, Iterator[FrameTracks]]:
         """Run the program on frames of the canvas, filled up to `length`."""
         canvas_hw = canvases.canvas_of(*state.size_hw, self.settings.canvas)
         h, w = self.fitted_hw(state.size_hw)
         padded = np.zeros((length, *canvas_hw, 3), np.uint8)
-        for row, frame in zip(padded, frames, strict=False):
-            row[:h, :w] = canvases.resize_frame(frame, (h, w))
+        clock = np.zeros(length, np.int32)
+        for i, frame in enumerate(frames):
+            padded[i, :h, :w] = canvases.resize_frame(frame.image, (h, w))
+            passed = state.seen + i
+            if frame.seconds is not None:
+                passed = frame.seconds * FRAMES_PER_S
+            clock[i] = round(TICKS * passed)
         valid = np.arange(length) < len(frames)
         size = np.array([h, w], np.int32)
-        return self.program.clip(self.parameters, state.memory, padded, size, valid)
+        memory, tracks = self.program.clip(
+            self.parameters, state.memory, padded, size, valid, clock
+        )
+        self.program.ran = True
+        shown = self._shown(state, tracks, [frame.seconds for frame in frames])
+        return state._replace(memory=memory), shown
 
     def _shown(
-        self, before: State, tracks: Tracks, count: int
+        self, before: State, tracks: Tracks, seconds: list[float | None]
     ) -> Iterator[FrameTracks]:
-        """Yield what the first `count` frames of a clip show."""
-        size = np.array(self.fitted_hw(before.size_hw), np.int32)
-        paste = partial(
-            _paste,
-            size_hw=size,
-            frame_hw=before.size_hw,
-            legacy=self.settings.legacy_paste,
-        )
-        ids, labels, scores, evicted = map(
-            np.asarray, (tracks.ids, tracks.labels, tracks.scores, tracks.evicted)
-        )
-        valid = np.asarray(tracks.valid)
-        kept = [_last_of_each_id(i, v) for i, v in zip(ids, valid, strict=True)]
-        rows = [(t, n) for t in range(count) for n in np.flatnonzero(kept[t]).tolist()]
-        pasted = _in_pieces(tracks, rows, paste, before.size_hw)
-        first = int(before.memory.frame)
-        for t in range(count):
-            number = np.flatnonzero(kept[t])
-            boxes, codes = [], []
-            for box, code in itertools.islice(pasted, len(number)):
-                boxes.append(box)
-                codes.append(code)
+        """Yield what the frames of a clip show, each with its time."""
+        found: Any = Tracks(*map(np.asarray, tracks))
+        legacy, fitted_hw = self.settings.legacy_paste, self.fitted_hw(before.size_hw)
+        for t, time in enumerate(seconds):
+            rows = np.flatnonzero(_last_of_each_id(found.ids[t], found.valid[t]))
+            boxes = _scaled(found.boxes[t][rows], fitted_hw, before.size_hw, legacy)
             yield FrameTracks(
-                first + t,
+                before.seen + t,
                 before.size_hw,
-                ids[t][number],
-                labels[t][number],
-                scores[t][number],
-                np.array(boxes, np.float32).reshape(-1, 4),
-                tuple(codes),
-                int(evicted[t]),
+                found.ids[t][rows],
+                found.labels[t][rows],
+                found.scores[t][rows],
+                boxes,
+                tuple(
+                    _pasted(found.masks[t, row], box, before.size_hw, legacy)
+                    for row, box in zip(rows.tolist(), boxes, strict=True)
+                ),
+                int(found.evicted[t]),
+                time,
+                self.categories,
             )
 
     def _check_state(self, state: Any) -> None:
@@ -307,47 +338,56 @@ class Tracker:
             raise InputError("state", "", rule)
 
 
-def _in_pieces(
-    tracks: Tracks, rows: list[tuple[int, int]], paste, frame_hw: tuple[int, int]
-) -> Iterator[tuple[np.ndarray, RLE]]:
-    """Yield box and mask of each row, few masks as pixels at any time."""
-    if not rows:
-        return
-    total = tracks.valid.size
-    size = max(1, min(total, PIECE // (frame_hw[0] * frame_hw[1])))
-    probs, boxes = np.asarray(tracks.masks), np.asarray(tracks.boxes)
-    for begin in range(0, len(rows), size):
-        t, n = np.array(rows[begin : begin + size]).T
-        rest = size - len(t)  # rows of the last piece without area, which stay empty
-        piece = (
-            np.pad(probs[t, n], ((0, rest), (0, 0), (0, 0))),
-            np.pad(boxes[t, n], ((0, rest), (0, 0))),
-        )
-        scaled, drawn = map(np.asarray, paste(*piece))
-        for row in range(len(t)):
-            yield scaled[row], codec.encode(drawn[row])
+def _with_times(frames: Iterable, fps: float | None) -> Iterator[Frame]:
+    """Every frame as a `Frame`, with a time where one is known."""
+    for i, frame in enumerate(frames):
+        if isinstance(frame, Frame):
+            yield frame
+        else:
+            yield Frame(frame, None if fps is None else i / fps)
 
 
-@partial(jax.jit, static_argnames=("frame_hw", "legacy"))
-def _paste(
-    probs: Float[jax.Array, "n p p"],
-    boxes: Float[jax.Array, "n 4"],
-    *,
-    size_hw: Int[jax.Array, "2"],
+def _clips(frames: Iterator[Frame], length: int) -> Iterator[list[Frame]]:
+    """Frames in lists of at most `length`; a fresh one begins a list."""
+    clip: list[Frame] = []
+    for frame in frames:
+        if clip and (len(clip) == length or frame.fresh):
+            yield clip
+            clip = []
+        clip.append(frame)
+        if len(clip) == length:  # at once: the next frame of a camera may be late
+            yield clip
+            clip = []
+    if clip:
+        yield clip
+
+
+def _scaled(
+    boxes: Float[np.ndarray, "n 4"],
+    size_hw: tuple[int, int],
     frame_hw: tuple[int, int],
     legacy: bool,
-) -> tuple[jax.Array, jax.Array]:
-    """Return boxes [n 4] in pixels of the frame, and masks [n h w].
+) -> Float[np.ndarray, "n 4"]:
+    """Boxes in pixels of the frame, given those in the size the model saw.
 
-    size_hw: size at which the model saw the frame. legacy: as the original code does
-    it, which takes the last pixel of a box to the larger frame.
+    legacy: as the original code does it, which takes the last pixel of a box to the
+    larger frame.
     """
-    scale_yx = jnp.asarray(frame_hw, jnp.float32) / size_hw
-    last = jnp.array([0, 0, 1, 1]) * float(legacy)
-    boxes = boxes - last[None]
-    boxes = boxes * jnp.tile(scale_yx[::-1], 2)[None] + last[None]
-    soft = masks.paste(probs, boxes, frame_hw, legacy=legacy)
-    return boxes, soft > 0.5 if legacy else soft >= 0.5
+    scale_yx = np.array(frame_hw, np.float32) / np.array(size_hw, np.float32)
+    last = np.array([0, 0, 1, 1], np.float32) * np.float32(legacy)
+    return (boxes - last) * np.tile(scale_yx[::-1], 2) + last
+
+
+def _pasted(
+    probs: Float[np.ndarray, "p p"],
+    box: Float[np.ndarray, "4"],
+    frame_hw: tuple[int, int],
+    legacy: bool,
+) -> RLE:
+    """Run lengths of the mask in its frame."""
+    top, left, soft = masks.paste(probs, box, frame_hw, legacy=legacy)
+    drawn = soft > 0.5 if legacy else soft >= 0.5
+    return codec.encode_part(drawn, (top, left), frame_hw)
 
 
 def _last_of_each_id(
@@ -359,7 +399,7 @@ def _last_of_each_id(
 
 
 def _check_iterable(frames: Any) -> None:
-    if isinstance(frames, str | bytes) or not isinstance(frames, Iterable):
+    if isinstance(frames, bytes) or not isinstance(frames, Iterable):
         rule = "must be an iterable of RGB pictures, uint8 [height width 3]"
         raise InputError("frames", "", f"{rule}, is a {type(frames).__name__}")
     if isinstance(frames, np.ndarray) and frames.ndim == 3:

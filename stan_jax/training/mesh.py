@@ -12,11 +12,14 @@ from stan_jax.errors import InputError
 from stan_jax.types import Pair
 
 
-def configure(*, cpu_devices: int) -> None:
+def configure(*, cpu_devices: int, platform: str | None = None) -> None:
     """Configure JAX; must run before anything touches a device.
 
-    cpu_devices: how many devices a CPU shows. Half of a training step runs on one
-    core only, so two devices of half a batch each keep two cores busy.
+    Args:
+      cpu_devices: how many devices a CPU shows. Half of a training step runs on one
+        core only, so two devices of half a batch each keep two cores busy.
+      platform: "cpu", "cuda", "gpu" or "tpu"; default: JAX_PLATFORMS, else the best.
+    Raises: InputError where there is no such device.
     Compiled programs are kept in STAN_JAX_CACHE (default ~/.cache/stan_jax/xla), so a
     second run starts at once.
     """
@@ -24,6 +27,16 @@ def configure(*, cpu_devices: int) -> None:
     cache = os.environ.get("STAN_JAX_CACHE", Path.home() / ".cache/stan_jax/xla")
     jax.config.update("jax_compilation_cache_dir", str(cache))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+    if platform is not None:
+        jax.config.update("jax_platforms", platform)
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError):
+        name = "JAX_PLATFORMS" if platform is None else "device"
+        asked = platform or os.environ.get("JAX_PLATFORMS")
+        rule = f"JAX finds no {asked} here"
+        cure = "name another, or none; the extras `cuda` and `tpu` bring what they need"
+        raise InputError(name, "", f"{rule}: {cure}") from None
 
 
 def make_mesh(num_devices: int | None = None) -> jax.sharding.Mesh:

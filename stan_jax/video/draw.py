@@ -1,15 +1,63 @@
 """Frames with their tracks on them, one colour each."""
 
+from collections import deque
 from collections.abc import Sequence
-from functools import lru_cache
+from typing import Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
+
+from stan_jax.video import fonts
 
 FILL = 0.45  # opacity of a mask
 SHADE = 0.45  # what the pixels around a mask keep of their light
 READABLE = 360  # pixels of height below which a picture is enlarged
+PARTS = ("labels", "scores", "boxes", "masks")  # of an overlay, which can be hidden
+
+# Top, left and pixels of the tight box around a mask, see `codec.decode_part`.
+Part = tuple[int, int, Bool[np.ndarray, "_ _"]]
+
+
+class Style(NamedTuple):
+    """Style of an overlay.
+
+    Args:
+      line_width: of outlines, boxes and trails in pixels; None: grows with the picture.
+      hide: names among `PARTS`.
+      color_by: what shares a colour.
+      trail_s: seconds of its way that each track draws behind it.
+    """
+
+    line_width: int | None = None
+    hide: frozenset[str] = frozenset()
+    color_by: Literal["track", "class"] = "track"
+    trail_s: float = 0.0
+
+
+PLAIN = Style()
+
+
+class Trails:
+    """The ways of the tracks of one video over the last seconds."""
+
+    def __init__(self, seconds: float):
+        self._seconds = seconds
+        self._ways: dict[int, deque] = {}
+
+    def see(
+        self, now: float, ids: Int[np.ndarray, " n"], boxes: Float[np.ndarray, "n 4"]
+    ) -> list[list[tuple[float, float]]]:
+        """Return the way of each track up to now, as points (x, y) in pixels."""
+        for track, (x1, y1, x2, y2) in zip(ids.tolist(), boxes.tolist(), strict=True):
+            way = self._ways.setdefault(track, deque())
+            way.append((now, ((x1 + x2) / 2, (y1 + y2) / 2)))
+        for track, way in list(self._ways.items()):
+            while way and way[0][0] < now - self._seconds:
+                way.popleft()
+            if not way:
+                del self._ways[track]
+        return [[at for _, at in self._ways.get(track, ())] for track in ids.tolist()]
 
 
 def colour(track: int) -> tuple[int, int, int]:
@@ -35,32 +83,48 @@ def colour(track: int) -> tuple[int, int, int]:
 
 def overlay(
     image: UInt8[np.ndarray, "h w 3"],
-    masks: Bool[np.ndarray, "n h w"],
+    parts: Sequence[Part],
     boxes: Float[np.ndarray, "n 4"],
     ids: Int[np.ndarray, " n"],
     texts: Sequence[str],
+    *,
+    style: Style = PLAIN,
+    trails: Sequence[Sequence[tuple[float, float]]] = (),
 ) -> UInt8[np.ndarray, "h2 w2 3"]:
     """Return the picture with each track's mask, outline, box and text.
 
-    boxes: xyxy pixels of the image. A small image comes back enlarged by a whole
+    Only pixels of the boxes are touched. A small image comes back enlarged by a whole
     number, so that the texts can be read.
+
+    Args:
+      boxes: xyxy pixels of the image.
+      ids: numbers that choose the colours.
+      trails: points of the way of each track, if any.
     """
     height, width = image.shape[:2]
     zoom = max(1, round(min(READABLE / height, 2 * READABLE / width)))
-    picture = _enlarge(image, zoom)
-    line = max(1, round(min(picture.shape[:2]) / 240))
+    canvas = _enlarged(image, zoom)
+    line = style.line_width or max(1, round(min(canvas.size) / 240))
+    rgbs = [colour(int(number)) for number in ids]
     # Small objects last: they stay visible on top of large ones.
-    order = sorted(range(len(ids)), key=lambda n: -int(masks[n].sum()))
-    for n in order:
-        paint(picture, _enlarge(masks[n], zoom), colour(int(ids[n])), line)
-    canvas = Image.fromarray(picture)
+    order = sorted(range(len(ids)), key=lambda n: -int(parts[n][2].sum()))
+    if "masks" not in style.hide:
+        for n in order:
+            top, left, mask = parts[n]
+            paint(canvas, _grid(mask, zoom), rgbs[n], line, (zoom * top, zoom * left))
     pen = ImageDraw.Draw(canvas, "RGBA")
-    for n in order:
-        _corners(pen, (zoom * boxes[n]).tolist(), colour(int(ids[n])), line)
-    taken: list[tuple[float, ...]] = []
-    for n in reversed(order):
-        box = (zoom * boxes[n]).tolist()
-        taken.append(_plate(pen, box, texts[n], colour(int(ids[n])), taken))
+    for n, way in enumerate(trails):
+        if len(way) > 1:
+            points = [(zoom * x, zoom * y) for x, y in way]
+            pen.line(points, fill=(*rgbs[n], 200), width=line, joint="curve")
+    scaled = [(zoom * box).tolist() for box in boxes]
+    if "boxes" not in style.hide:
+        for n in order:
+            _corners(pen, scaled[n], rgbs[n], line)
+    if "labels" not in style.hide:
+        taken: list[tuple[float, ...]] = []
+        for n in reversed(order):
+            taken.append(_plate(pen, scaled[n], texts[n], rgbs[n], taken))
     return np.asarray(canvas)
 
 
@@ -74,28 +138,29 @@ def caption(image: UInt8[np.ndarray, "h w 3"], text: str) -> UInt8[np.ndarray, "
 
 
 def paint(
-    picture: UInt8[np.ndarray, "h w 3"],
+    canvas: Image.Image,
     mask: Bool[np.ndarray, "h w"],
     rgb: tuple[int, int, int],
     line: int,
+    corner: tuple[int, int] = (0, 0),
 ) -> None:
     """Fill a mask in place, with an outline inside its edge and a shade around it.
 
-    line: width of the outline in pixels.
+    line: width of the outline in pixels. corner: top and left of the mask.
     """
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    if not rows.size:
+    if not mask.any():
         return
-    top, left = max(rows[0] - 1, 0), max(columns[0] - 1, 0)
-    part = np.s_[top : rows[-1] + 2, left : columns[-1] + 2]
-    mask, pixels = mask[part], picture[part].astype(np.float32)
-    inner = mask
+    mask = np.pad(mask, 1)
+    outside = ~mask
     for _ in range(line):
-        inner = ~_grown(~inner)
-    pixels[inner] += FILL * (np.array(rgb, np.float32) - pixels[inner])
-    pixels[mask & ~inner] = rgb
-    pixels[_grown(mask) & ~mask] *= SHADE
-    picture[part] = pixels.round()
+        outside = _grown(outside)
+    alpha = np.where(mask, np.uint8(255), np.uint8(0))
+    alpha[~outside] = round(255 * FILL)
+    ring = _grown(mask) & ~mask
+    shade = np.where(ring, np.uint8(round(255 * (1 - SHADE))), np.uint8(0))
+    at = (corner[1] - 1, corner[0] - 1)
+    canvas.paste((0, 0, 0), at, Image.fromarray(shade))
+    canvas.paste(rgb, at, Image.fromarray(alpha))
 
 
 def _grown(mask: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
@@ -124,9 +189,9 @@ def _plate(pen, box, text: str, rgb, taken) -> tuple[float, ...]:
     """Write on a filled plate at the box, inside the picture; return where it lies."""
     width, height = pen.im.size
     size = max(11, round(min(width, height) / 26))
-    while pen.textlength(text, _font(size)) > width - 8 and size > 7:
+    while pen.textlength(text, fonts.font(text, size)) > width - 8 and size > 7:
         size -= 1
-    font = _font(size)
+    font = fonts.font(text, size)
     while pen.textlength(text, font) > width - 8 and len(text) > 1:
         text = text[:-1]
     w, h = pen.textlength(text, font) + 0.7 * size, 1.45 * size
@@ -149,17 +214,18 @@ def _meet(a, b) -> bool:
     return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
-@lru_cache
-def _font(size: int):
-    return ImageFont.load_default(size=size)
+def _enlarged(image: UInt8[np.ndarray, "h w 3"], zoom: int) -> Image.Image:
+    """A copy, smooth between the pixels."""
+    canvas = Image.fromarray(image)
+    size = (canvas.width * zoom, canvas.height * zoom)
+    return canvas if zoom == 1 else canvas.resize(size, Image.Resampling.BICUBIC)
 
 
-def _enlarge(x: np.ndarray, zoom: int) -> np.ndarray:
-    """A copy, smooth between the pixels; the edge of a mask stays sharp."""
-    if zoom == 1:
-        return x.copy()
-    size = (x.shape[1] * zoom, x.shape[0] * zoom)
-    if x.ndim == 3:
-        return np.array(Image.fromarray(x).resize(size, Image.Resampling.BICUBIC))
-    grey = Image.fromarray(x.astype(np.uint8) * 255)
-    return np.array(grey.resize(size, Image.Resampling.BILINEAR)) > 127
+def _grid(mask: Bool[np.ndarray, "h w"], zoom: int) -> Bool[np.ndarray, "h2 w2"]:
+    """The mask enlarged, with sharp edges."""
+    if zoom == 1 or not mask.size:
+        return mask
+    grey = Image.fromarray(np.pad(mask, 1).view(np.uint8) * np.uint8(255))
+    size = (grey.width * zoom, grey.height * zoom)
+    large = np.asarray(grey.resize(size, Image.Resampling.BILINEAR)) > 127
+    return large[zoom:-zoom, zoom:-zoom]

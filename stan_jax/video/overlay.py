@@ -1,43 +1,48 @@
 """Overlays of an evaluation: a video per clip and one sheet of frames."""
 
 import contextlib
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import UInt8
 from PIL import Image
 
 from stan_jax.errors import InputError
 from stan_jax.files import replacing
-from stan_jax.video import draw, write
+from stan_jax.masks import codec
+from stan_jax.media.mp4 import Mp4
+from stan_jax.tracking.frame_tracks import FrameTracks
+from stan_jax.video import draw
+from stan_jax.video.draw import PLAIN, Style, Trails
 
 SHEET_WIDTH = 320  # pixels of one picture on the sheet
 GAP = 6
+SHEET, WRITTEN = "contact_sheet.png", ".written.json"
 
 
 class Overlays:
     """Draws the tracks of some videos into `folder`; a context manager.
 
-    Leaves <video>.mp4 (where PyAV is installed) and `contact_sheet.png`, one row a
-    video with `columns` frames evenly spaced in time.
-    names: of the classes, by label.
+    Leaves <video>.mp4 and `contact_sheet.png`, one row a video with `columns` frames
+    evenly spaced in time. Those of an earlier run in the same folder go.
     """
 
     def __init__(
         self,
         folder: str | Path,
-        names: Sequence[str] = (),
         *,
         columns: int = 6,
         frames_per_s: int = 6,
     ):
-        self.folder, self._names, self._columns = Path(folder), names, columns
+        self.folder, self._columns = Path(folder), columns
         self._frames_per_s = frames_per_s
         self._rows: dict[tuple[str, str], list[np.ndarray]] = {}
         self._open = contextlib.ExitStack()  # the video that is being written
-        self._video: write.Mp4 | None = None
+        self._video: Mp4 | None = None
+        self._written: list[str] = []
 
     def __enter__(self) -> "Overlays":
         return self
@@ -47,27 +52,13 @@ class Overlays:
         video: str,
         frame: tuple[int, int],
         image: UInt8[np.ndarray, "h w 3"],
-        *,
-        masks: Bool[np.ndarray, "n h w"],
-        boxes: Float[np.ndarray, "n 4"],
-        labels: Int[np.ndarray, " n"],
-        ids: Int[np.ndarray, " n"],
-        scores: Float[np.ndarray, " n"],
+        tracks: FrameTracks,
     ) -> None:
         """Draw a frame. Frames of a video come in order.
 
         frame: its number and how many the video has.
         """
-        picture = picture_of(
-            image,
-            self._names,
-            masks=masks,
-            boxes=boxes,
-            labels=labels,
-            ids=ids,
-            scores=scores,
-        )
-        self.put(video, frame, {"": picture})
+        self.put(video, frame, {"": picture_of(image, tracks)})
 
     def put(
         self,
@@ -82,11 +73,12 @@ class Overlays:
         index, length = frame
         if index == 0:
             self._open.close()
-            if write.available():
-                mp4 = write.Mp4(
-                    self.folder / f"{video}.mp4", frames_per_s=self._frames_per_s
-                )
-                self._video = self._open.enter_context(mp4)
+            self._forget_older()
+            name = f"{video}.mp4"
+            mp4 = Mp4(self.folder / name, rate=self._frames_per_s)
+            self._video = self._open.enter_context(mp4)
+            self._written.append(name)
+            (self.folder / WRITTEN).write_text(json.dumps(self._written))
         if self._video:
             parts = [
                 draw.caption(picture, name) if name else picture
@@ -99,28 +91,51 @@ class Overlays:
                 row = self._rows.setdefault((video, name), [])
                 row.append(_thumbnail(picture, text))
 
+    def _forget_older(self) -> None:
+        """Remove what an earlier run left here, before the first file of this one."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if not self._written and (self.folder / WRITTEN).is_file():
+            for name in json.loads((self.folder / WRITTEN).read_text()):
+                (self.folder / Path(name).name).unlink(missing_ok=True)
+            (self.folder / SHEET).unlink(missing_ok=True)
+
     def __exit__(self, *error: Any) -> None:
         self._open.__exit__(*error)
         if error[0] is None and self._rows:
-            save_sheet(self.folder / "contact_sheet.png", list(self._rows.values()))
+            save_sheet(self.folder / SHEET, list(self._rows.values()))
 
 
 def picture_of(
     image: UInt8[np.ndarray, "h w 3"],
-    names: Sequence[str],
+    tracks: FrameTracks,
     *,
-    masks: Bool[np.ndarray, "n h w"],
-    boxes: Float[np.ndarray, "n 4"],
-    labels: Int[np.ndarray, " n"],
-    ids: Int[np.ndarray, " n"],
-    scores: Float[np.ndarray, " n"],
+    names: Sequence[str] | None = None,
+    style: Style = PLAIN,
+    trails: Trails | None = None,
 ) -> UInt8[np.ndarray, "h2 w2 3"]:
-    """Return the frame with its tracks; each says class, identity and score."""
+    """Return the frame with its tracks; each says class, identity and score.
+
+    names: of the classes by label, as they are to be written; default: the model's.
+    """
+    names = tracks.categories if names is None else names
     texts = [
-        f"{names[label]} {track}  {score:.2f}"
-        for label, track, score in zip(labels, ids, scores, strict=True)
+        f"{names[label]} {track}"
+        + (f"  {score:.2f}" if "scores" not in style.hide else "")
+        for label, track, score in zip(
+            tracks.labels.tolist(),
+            tracks.ids.tolist(),
+            tracks.scores.tolist(),
+            strict=True,
+        )
     ]
-    return draw.overlay(image, masks, boxes, ids, texts)
+    ways = []
+    if trails is not None and tracks.seconds is not None:
+        ways = trails.see(tracks.seconds, tracks.ids, tracks.boxes)
+    parts = [codec.decode_part(rle) for rle in tracks.segmentations]
+    numbers = tracks.labels if style.color_by == "class" else tracks.ids
+    return draw.overlay(
+        image, parts, tracks.boxes, numbers, texts, style=style, trails=ways
+    )
 
 
 def columns(length: int, number: int) -> list[int]:

@@ -18,10 +18,11 @@ from rich.progress import (
 class Bar:
     """A progress bar with figures and the time left; only lines if not a terminal.
 
-    Use as a context manager; `start` is what an earlier process has done.
+    Use as a context manager; `start` is what an earlier process has done, and without
+    a total the bar only shows that something moves.
     """
 
-    def __init__(self, title: str, total: int, *, start: int = 0):
+    def __init__(self, title: str, total: int | None, *, start: int = 0):
         self._console = Console(highlight=False, soft_wrap=True)
         self._bar = Progress(
             TextColumn("{task.description}"),
@@ -53,7 +54,7 @@ class Bar:
 
     def lap(self, name: str) -> None:
         """Print a line of how far it is, where there is no bar."""
-        if not self._console.is_terminal:
+        if not self._console.is_terminal and self._total is not None:
             task = self._bar.tasks[self._task]
             pace = (task.completed - self._first) / (time.monotonic() - self._since)
             left = clock((self._total - task.completed) / max(pace, 1e-9))

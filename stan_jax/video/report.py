@@ -207,7 +207,7 @@ def _picture(path: Path, true: np.ndarray | None, found: np.ndarray | None) -> b
         raise InputError(path, "", f"must be a whole image: {error}") from None
     zoom = WIDTH / pixels.shape[1]
     size = WIDTH, max(1, round(zoom * pixels.shape[0]))
-    small = np.array(Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS))
+    small = Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS)
     for mask, colour in ((true, TRUE), (found, FOUND)):
         if mask is not None:
             if mask.shape != pixels.shape[:2]:
@@ -218,5 +218,5 @@ def _picture(path: Path, true: np.ndarray | None, found: np.ndarray | None) -> b
             grey = grey.resize(size, Image.Resampling.BILINEAR)
             draw.paint(small, np.asarray(grey) > 127, colour, line=1)
     stream = io.BytesIO()
-    Image.fromarray(small).save(stream, "JPEG", quality=80)
+    small.save(stream, "JPEG", quality=80)
     return stream.getvalue()

@@ -16,7 +16,7 @@ from stan_jax.masks.run_lengths import Masks
 from stan_jax.metrics.overlap import iou
 from stan_jax.metrics.tracks import PredictedTrack
 from stan_jax.results import readers
-from stan_jax.video import draw, overlay
+from stan_jax.video import draw, fonts, overlay
 
 SAME = 0.5  # overlap from which a found track wears the colour of an object
 
@@ -35,6 +35,7 @@ class Drawn(NamedTuple):
     videos: int
     tracks: dict[str, int]  # of each side
     hidden: int  # results below the score
+    unwritten: list[str]  # names of classes with letters that no font here has
 
 
 def show(
@@ -61,13 +62,16 @@ def show(
         known = {video.id for video in dataset.videos}
         found = readers.predicted_in(results, {video.id for video in videos}, known)
     names = youtube_vis.unique_names(videos)
+    ids = [category.id for category in dataset.categories]
+    drawn, unwritten = fonts.shown([c.name for c in dataset.categories], ids)
+    classes = dict(zip(ids, drawn, strict=True))
     total, hidden = Counter(), 0
     with overlay.Overlays(out, frames_per_s=frames_per_s) as overlays:
         for video in videos:
             tracks = found.get(video.id, [])
             sure = [track for track in tracks if track.score >= minimum]
             hidden += len(tracks) - len(sure)
-            sides = _sides(dataset, video, sure, results)
+            sides = _sides(dataset, classes, video, sure, results)
             total.update({name: len(rows) for name, rows in sides.items()})
             length = len(video.file_names)
             for t in range(length):
@@ -77,13 +81,16 @@ def show(
                 }
                 overlays.put(names[video.id], (t, length), pictures)
                 watch(video, t)
-    return Drawn(len(videos), dict(total), hidden)
+    return Drawn(len(videos), dict(total), hidden, unwritten)
 
 
 def _sides(
-    dataset: Dataset, video: Video, found: Sequence[PredictedTrack], results
+    dataset: Dataset,
+    classes: dict[int, str],
+    video: Video,
+    found: Sequence[PredictedTrack],
+    results,
 ) -> dict[str, list[Shown]]:
-    classes = {c.id: c.name for c in dataset.categories}
     sides, objects = {}, []
     if dataset.annotated:
         objects = [
@@ -93,7 +100,7 @@ def _sides(
             for track in video.tracks
         ]
         sides["annotated"] = [
-            Shown(n, f"{dataset.categories[track.label].name} {n}", masks)
+            Shown(n, f"{classes[dataset.categories[track.label].id]} {n}", masks)
             for n, (track, masks) in enumerate(
                 zip(video.tracks, objects, strict=True), start=1
             )
@@ -150,9 +157,7 @@ def _drawn(
 ) -> UInt8[np.ndarray, "h2 w2 3"]:
     seen = [x for x in tracks if t < len(x.masks.texts) and x.masks.areas[t]]
     rles = [rle for x in seen if (rle := x.masks.rle(t)) is not None]
-    masks = np.zeros((len(seen), *image.shape[:2]), bool)
-    for n, rle in enumerate(rles):
-        masks[n] = codec.decode(rle)
+    parts = [codec.decode_part(rle) for rle in rles]
     numbers = np.array([x.number for x in seen], int)
     boxes = codec.tight_boxes(rles)
-    return draw.overlay(image, masks, boxes, numbers, [x.text for x in seen])
+    return draw.overlay(image, parts, boxes, numbers, [x.text for x in seen])

@@ -5,11 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny_model
+from pasted import paste
 
 from stan_jax.ops import masks, roi_align
 
 crop = jax.jit(masks.crop, static_argnames=("out", "sampling"))
-paste = jax.jit(masks.paste, static_argnums=2)
 
 
 def _blobs(seed, num, height, width):
@@ -225,9 +225,7 @@ def test_legacy_paste_equals_the_original(golden):
     logits = np.load(golden / "parity/mask_paste.npz")["mask_logits"]
     probs = jax.nn.sigmoid(jnp.asarray(logits[arrays["paste_rows"]]))
     boxes = arrays["paste_boxes"] + np.array([[0, 0, 1, 1]], np.float32)
-    got = jax.jit(partial(masks.paste, legacy=True), static_argnums=2)(
-        probs, jnp.asarray(boxes), (360, 640)
-    )
+    got = paste(probs, boxes, (360, 640), legacy=True)
     want = np.unpackbits(arrays["paste_mask_packed"], axis=-1).astype(bool)
     close = np.abs(np.asarray(got) - 0.5) < 2e-6
     assert close.sum() < 20

@@ -7,6 +7,7 @@ import pytest
 from stan_jax.configs import davis_mnv2_sta, shapes_sta
 from stan_jax.errors import InputError
 from stan_jax.model.build import architecture
+from stan_jax.model.stan import Thresholds
 from stan_jax.pretrained import record
 
 
@@ -94,7 +95,7 @@ def test_settings_of_a_config_are_those_of_the_record():
     config = davis_mnv2_sta.get_config().to_dict()
     made = record.from_config(config, ["object"])
     assert made.settings.canvas == tuple(config["data"]["canvas"])
-    assert made.settings.thresholds._asdict() == config["thresholds"]
+    assert made.settings.thresholds == Thresholds(**config["thresholds"])
     assert made.settings.association.weights._asdict() == dict(
         config["tracking"]["association"]["weights"]
     )

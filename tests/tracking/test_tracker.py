@@ -1,7 +1,6 @@
 import itertools
 import subprocess
 import sys
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +13,8 @@ from stan_jax.masks import codec
 from stan_jax.model import parameters
 from stan_jax.ops import canvas
 from stan_jax.tracking import rollout, tracker
-from stan_jax.tracking.tracker import FrameTracks, Program, State, Tracker
+from stan_jax.tracking.frame_tracks import FrameTracks
+from stan_jax.tracking.tracker import Program, State, Tracker
 from tests import runs
 
 # Only what has moved away can be the same: most detections are new tracks.
@@ -154,18 +154,6 @@ def test_memory_of_a_frame_does_not_hold_its_masks(tracks, video):
     assert size < 0.05 * frame.masks.size
 
 
-def test_masks_in_pieces_equal_masks_at_once(tracks, video, monkeypatch):
-    want = list(tracks.track(video))
-    monkeypatch.setattr(tracker, "PIECE", 5 * SIZE[0] * SIZE[1])  # five at a time
-    paste: Any = tracker._paste
-    programs = paste._cache_size()
-    got = list(tracks.track(video))
-    for a, b in zip(got, want, strict=True):
-        assert a.segmentations == b.segmentations
-    # However many masks are left for the last piece, it is the same program.
-    assert paste._cache_size() == programs + 1
-
-
 def test_rows_above_a_score_keep_their_masks(tracks, video):
     frame = next(frame for frame in tracks.track(video) if len(frame.ids) > 2)
     score = float(np.sort(frame.scores)[-2])
@@ -194,31 +182,29 @@ def test_of_rows_with_one_id_the_last_is_shown():
     np.testing.assert_array_equal(got, [False, True, True, False, False])
 
 
-def test_paste_stretches_boxes_and_masks_to_the_frame():
-    boxes, masks = tracker._paste(
-        jnp.ones((2, 4, 4)),
-        jnp.array([[2.0, 4, 10, 12], [0, 0, 0, 0]]),
-        size_hw=jnp.array([16, 32]),
-        frame_hw=(32, 48),
-        legacy=False,
-    )
+def test_masks_are_stretched_to_the_frame():
+    given = np.array([[2, 4, 10, 12], [0, 0, 0, 0]], np.float32)
+    boxes = tracker._scaled(given, (16, 32), (32, 48), False)
     np.testing.assert_allclose(boxes[0], [3, 8, 15, 24])
+    grid = np.ones((4, 4), np.float32)
+    first, second = (tracker._pasted(grid, box, (32, 48), False) for box in boxes)
     want = np.zeros((32, 48), bool)
     want[8:24, 3:15] = True
     want[[8, 8, 23, 23], [3, 14, 3, 14]] = False  # bilinear: corners are rounded
-    np.testing.assert_array_equal(masks[0], want)
-    assert not masks[1].any()
+    np.testing.assert_array_equal(codec.decode(first), want)
+    assert not codec.area(second)
 
 
 def test_legacy_paste_takes_the_last_pixel_to_the_larger_frame():
     """Inclusive 10..19 of 32 becomes 20..38 of 64, not 20..39."""
-    given = jnp.ones((1, 28, 28)), jnp.array([[10.0, 10, 20, 20]])
-    size = dict(size_hw=jnp.array([32, 32]), frame_hw=(64, 64))
-    boxes, masks = tracker._paste(*given, **size, legacy=True)
+    given = np.array([[10, 10, 20, 20]], np.float32)
+    boxes = tracker._scaled(given, (32, 32), (64, 64), True)
     np.testing.assert_array_equal(boxes[0], [20, 20, 39, 39])
-    rows = np.flatnonzero(masks[0].any(1))
+    grid = np.ones((28, 28), np.float32)
+    mask = codec.decode(tracker._pasted(grid, boxes[0], (64, 64), True))
+    rows = np.flatnonzero(mask.any(1))
     assert (rows[0], rows[-1]) == (20, 38)
-    boxes, _ = tracker._paste(*given, **size, legacy=False)
+    boxes = tracker._scaled(given, (32, 32), (64, 64), False)
     np.testing.assert_array_equal(boxes[0], [20, 20, 40, 40])
 
 
@@ -283,7 +269,8 @@ def test_wrong_frame_is_one_line_with_the_cure(tracks, name):
     ("frames", "rule"),
     [
         (FRAME, "is one picture .90, 140, 3.: use .frame., or tracker.step"),
-        ("clip.mp4", "must be an iterable of RGB pictures.*is a str"),
+        ("clip.mp4", "^clip.mp4: there is no such file, folder or camera"),
+        (b"clip.mp4", "must be an iterable of RGB pictures.*is a bytes"),
         (5, "must be an iterable of RGB pictures.*is a int"),
     ],
 )

@@ -3,7 +3,8 @@ import colorsys
 import numpy as np
 import pytest
 
-from stan_jax.video import draw
+from stan_jax.masks import codec
+from stan_jax.video import draw, fonts
 
 GREY = 90
 
@@ -15,7 +16,8 @@ def draw_tracks(masks, boxes=None, ids=None, texts=None, hw=(360, 480)):
     ids = np.arange(n) if ids is None else np.array(ids)
     texts = [""] * n if texts is None else texts
     masks = np.array(masks, bool).reshape(n, *hw)
-    return draw.overlay(image, masks, boxes.astype(np.float32), ids, texts)
+    parts = [codec.decode_part(codec.encode(mask)) for mask in masks]
+    return draw.overlay(image, parts, boxes.astype(np.float32), ids, texts)
 
 
 def disc(x=200, y=150, r=60, hw=(360, 480)):
@@ -96,7 +98,7 @@ def test_plates_stay_whole_inside_the_picture(text, box):
     plate = (np.abs(got - (rgb * 225 + GREY * 30) / 255) < 3).all(axis=-1)
     plate &= (got != plain).any(axis=-1)
     ys, xs = np.flatnonzero(plate.any(axis=1)), np.flatnonzero(plate.any(axis=0))
-    font = draw._font(14)
+    font = fonts.font(text, 14)
     size = ys[-1] - ys[0] + 1
     assert 9 <= size <= 24
     assert xs[-1] - xs[0] > min(font.getlength(text), 400) - 10
@@ -146,12 +148,11 @@ def test_any_size_of_picture_works_and_small_ones_are_enlarged(hw):
 def test_the_image_given_is_not_changed_and_no_tracks_leave_it_as_it_is():
     image = np.random.default_rng(0).integers(0, 256, (360, 500, 3), np.uint8)
     before = image.copy()
-    none = np.zeros((0, 360, 500), bool)
-    got = draw.overlay(image, none, np.zeros((0, 4), np.float32), np.zeros(0, int), [])
+    got = draw.overlay(image, [], np.zeros((0, 4), np.float32), np.zeros(0, int), [])
     np.testing.assert_array_equal(got, before)
     draw.overlay(
         image,
-        np.ones((1, 360, 500), bool),
+        [(0, 0, np.ones((360, 500), bool))],
         np.array([[1, 1, 400, 300]], np.float32),
         np.array([1]),
         ["dog"],

@@ -1,13 +1,14 @@
 import json
 import os
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
 
 from stan_jax.commands import main
 from stan_jax.masks import codec
-from stan_jax.video import draw, overlay, write
+from stan_jax.video import draw, overlay
 
 HW, FRAMES = (90, 160), 4  # of a picture that is drawn at twice its size on a sheet
 GREY = 120
@@ -20,9 +21,8 @@ def mask(x, y=30, size=30):
 
 
 @pytest.fixture
-def files(tmp_path, monkeypatch):
+def files(tmp_path):
     """Two videos; the object of the first is found, beside something that is none."""
-    monkeypatch.setattr(write, "available", lambda: False)
     videos = []
     for v in (1, 2):
         names = [f"v{v}/{t}.png" for t in range(FRAMES)]
@@ -100,14 +100,12 @@ def test_results_alone_need_no_annotations(tmp_path, files):
     np.testing.assert_allclose(at(got, 0, 0, 125, 45), [GREY] * 3, atol=4)
 
 
-def test_video_holds_both_sides_beside_each_other(tmp_path, files, monkeypatch):
-    av = pytest.importorskip("av")
-    monkeypatch.undo()
+def test_video_holds_both_sides_beside_each_other(tmp_path, files):
     root, found = files
     for row in root["videos"]:  # two videos in one folder are told apart
         row["file_names"] = root["videos"][0]["file_names"]
     run(tmp_path, root, found, "--fps", "3")
-    names = ["contact_sheet.png", "v1-1.mp4", "v1-2.mp4"]
+    names = [".written.json", "contact_sheet.png", "v1-1.mp4", "v1-2.mp4"]
     assert sorted(os.listdir(tmp_path / "out")) == names
     with av.open(str(tmp_path / "out" / "v1-1.mp4")) as video:
         assert video.streams.video[0].average_rate == 3
@@ -169,7 +167,6 @@ def test_broken_settings_end_with_one_line(tmp_path, files, options, message):
 
 
 def test_real_annotations_can_be_shown(shared_data, tmp_path, monkeypatch):
-    monkeypatch.setattr(write, "available", lambda: False)
     folder = shared_data / "davis16_mix/val"
     files = folder / "instances.json", folder / "JPEGImages", tmp_path
     main.main(["show", *map(str, files), "--max-videos", "2"])

@@ -1,0 +1,276 @@
+"""Tracks of a video: an overlay, the results, and a page to look at them.
+
+    stan track street.mp4 --model runs/mine
+    stan track a.mp4 b.mov frames/ --model masktrack.pth --out found --score 0.5
+    stan track 0 --model runs/mine --max-frames 300           # the first camera
+    ffmpeg ... -f matroska - | stan track - --model runs/mine
+
+Reads video files, folders and globs of images, "-" for a pipe, the number of a camera,
+rtsp, http and tcp addresses. Leaves overlay.mp4, tracks.jsonl and index.html, which a
+browser opens from disk; of several videos each has a folder of its own. Ctrl-C ends it
+early, with every file whole.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stan_jax.errors import InputError
+
+if TYPE_CHECKING:
+    from stan_jax.media.source import Source
+    from stan_jax.signals import Signals
+    from stan_jax.tracking.tracker import Tracker
+
+HIDDEN = ("labels", "scores", "boxes", "masks")
+ROOM = 64 << 20  # bytes that a disk must have free before a video is begun
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of this command to its parser."""
+    parser.add_argument("inputs", nargs="+", metavar="INPUT", help="what is tracked")
+    parser.add_argument(
+        "--model", required=True, help="folder of train.py or `stan import`, or weights"
+    )
+    parser.add_argument("--out", default="tracks", help="folder of the files (tracks)")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace the files of an earlier run"
+    )
+    frames = parser.add_argument_group("which frames")
+    frames.add_argument("--start", type=float, default=0.0, metavar="S", help="seconds")
+    frames.add_argument("--end", type=float, default=float("inf"), metavar="S")
+    frames.add_argument("--every", type=int, default=1, metavar="N", help="each n-th")
+    frames.add_argument("--max-frames", type=int, metavar="N", help="at most")
+    frames.add_argument("--fps", type=float, default=6.0, help="of images (6)")
+    frames.add_argument(
+        "--new-at-cuts",
+        action="store_true",
+        help="memory starts anew at scene cuts",
+    )
+    found = parser.add_argument_group("which objects")
+    found.add_argument("--score", type=float, metavar="X", help="at least")
+    found.add_argument("--classes", nargs="+", metavar="NAME", help="only these")
+    found.add_argument("--max-objects", type=int, metavar="N", help="in a frame")
+    found.add_argument(
+        "--class-agnostic-nms",
+        action="store_true",
+        help="one box at a place, whatever its class",
+    )
+    found.add_argument(
+        "--min-frames", type=int, default=1, metavar="N", help="from a track's n-th on"
+    )
+    look = parser.add_argument_group("how it looks")
+    look.add_argument("--line-width", type=int, metavar="PX")
+    look.add_argument("--hide", default="", metavar="A,B", help=", ".join(HIDDEN))
+    look.add_argument("--color-by", choices=("track", "class"), default="track")
+    look.add_argument(
+        "--trail", type=float, default=1.0, metavar="S", help="seconds of way (1)"
+    )
+    look.add_argument("--no-overlay", action="store_true")
+    look.add_argument("--no-page", action="store_true")
+    parser.add_argument("--device", help="cpu, cuda or tpu (the best there is)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Track every video; return the exit status."""
+    from stan_jax.media import open as media
+    from stan_jax.media.source import Window
+    from stan_jax.signals import Signals
+
+    window = Window(args.start, args.end, args.every, args.max_frames, args.new_at_cuts)
+    check(args)
+    openers = media.sources(args.inputs, window, frames_per_s=args.fps)
+    sources = [openers[0]()]  # before the model is read: a wrong name is told at once
+    folders = places(args, len(openers), sources[0].name)
+    status = 0
+    with Signals(("SIGINT", "SIGTERM", "SIGHUP")) as signals:
+        model = open_model(args)
+        for number, opener in enumerate(openers):
+            try:
+                source = sources.pop() if sources else opener()
+                folder = folders(source.name)
+                track(args, model, source, folder, signals)
+            except InputError as error:
+                if len(openers) == 1:
+                    raise
+                print(f"error: {error}", file=sys.stderr)
+                status = 1
+            if signals.received:
+                left = len(openers) - number - 1
+                more = f", {left} videos were not begun" if left else ""
+                code = signals.exit_status
+                print(f"stopped by {signals.received}{more}: exit status {code}")
+                return code
+    return status
+
+
+def check(args: argparse.Namespace) -> None:
+    """Raise InputError for values that no video could be tracked with."""
+    for name, minimum in (("max_objects", 1), ("min_frames", 1), ("line_width", 1)):
+        value = getattr(args, name)
+        if value is not None and value < minimum:
+            option = "--" + name.replace("_", "-")
+            raise InputError(option, "", f"must be at least {minimum}, is {value}")
+    if args.score is not None and not 0 <= args.score < 1:
+        raise InputError("--score", "", f"must lie in [0, 1), is {args.score}")
+    if not 0 <= args.trail < float("inf"):
+        raise InputError("--trail", "", f"must be seconds from 0 up, is {args.trail}")
+    if wrong := set(filter(None, args.hide.split(","))) - set(HIDDEN):
+        rule = f"knows {', '.join(HIDDEN)}, not {', '.join(sorted(wrong))}"
+        raise InputError("--hide", "", rule)
+
+
+def places(args: argparse.Namespace, number: int, first: str) -> Any:
+    """Return what gives the folder of a video by its name, never one twice."""
+    out, taken = Path(args.out), set()
+
+    def folder(name: str) -> Path:
+        free, count = name, 1
+        while free in taken:
+            count += 1
+            free = f"{name}-{count}"
+        taken.add(free)
+        place = out if number == 1 else out / free
+        require_free(args, place)
+        return place
+
+    if number == 1:  # told before the model is read
+        require_free(args, out)
+    return folder
+
+
+def require_free(args: argparse.Namespace, folder: Path) -> None:
+    """Raise InputError where results of another run lie, or no room is left."""
+    import shutil
+
+    from stan_jax.video.recording import LINES, OVERLAY, PAGE
+
+    if folder.exists() and not folder.is_dir():
+        raise InputError(folder, "", "must be a folder, is a file")
+    there = [name for name in (OVERLAY, LINES, PAGE) if (folder / name).exists()]
+    if there and not args.overwrite:
+        rule = f"holds {there[0]} of an earlier run: name another --out, or --overwrite"
+        raise InputError(folder, "", rule)
+    above = next(x for x in (folder, *folder.absolute().parents) if x.is_dir())
+    if (free := shutil.disk_usage(above).free) < ROOM:
+        rule = f"has {free >> 20} MB left on its disk, needs at least {ROOM >> 20}"
+        raise InputError(folder, "", rule)
+
+
+def open_model(args: argparse.Namespace) -> "tuple[Tracker, str]":
+    """Return the tracker and what it is; print it and where it runs."""
+    import jax
+
+    from stan_jax.pretrained import load
+    from stan_jax.training import mesh
+
+    mesh.configure(cpu_devices=1, platform=args.device)
+    found, arrays = load.read(args.model)
+    changes: dict[str, Any] = {}
+    if args.score is not None:
+        changes["score_threshold"] = args.score
+    if args.max_objects is not None:
+        changes["detections"] = args.max_objects
+        changes["slots"] = max(found.settings.slots, args.max_objects)
+    if args.class_agnostic_nms:
+        changes["class_agnostic_nms"] = True
+    if args.classes:
+        changes["classes"] = labels(args.classes, found.categories)
+    tracker = load.tracker_of(args.model, found, arrays, **changes)
+    origin = f"step {found.step}" if found.step else found.origin
+    height, width = found.settings.canvas
+    device = jax.devices()[0]
+    print(
+        f"model   {args.model}, {origin}, {len(found.categories)} classes, "
+        f"canvas {height} x {width}\ndevice  {device.platform} ({device.device_kind})"
+    )
+    return tracker, f"{args.model}, {origin}"
+
+
+def labels(wanted: Sequence[str], categories: Sequence[str]) -> tuple[int, ...]:
+    """Return the labels of classes by name. Raises: InputError for unknown ones."""
+    if wrong := [name for name in wanted if name not in categories]:
+        rule = f"the model knows no {', '.join(wrong)}, but {', '.join(categories)}"
+        raise InputError("--classes", "", rule)
+    return tuple(sorted(categories.index(name) for name in set(wanted)))
+
+
+def track(
+    args: argparse.Namespace,
+    model: "tuple[Tracker, str]",
+    source: "Source",
+    folder: Path,
+    signals: "Signals",
+) -> None:
+    """Track one video into its folder and say what came of it."""
+    from stan_jax.video import progress
+    from stan_jax.video.draw import Style
+    from stan_jax.video.recording import Recording
+
+    tracker, name = model
+    style = Style(
+        line_width=args.line_width,
+        hide=frozenset(filter(None, args.hide.split(","))),
+        color_by=args.color_by,
+        trail_s=args.trail,
+    )
+    recording = Recording(
+        folder,
+        source,
+        tracker.categories,
+        style=style,
+        min_frames=args.min_frames,
+        with_overlay=not args.no_overlay,
+        with_page=not args.no_page,
+    )
+    signals.then = source.stop
+    print(f"input   {source.describe()}")
+    evicted, begun, pace = 0, time.monotonic(), Pace()
+    with source, recording, progress.Bar("track", source.total) as bar:
+        if not tracker.program.ran:
+            bar.line("compiling ...")
+        for frame, tracks in tracker.pairs(source):
+            if not pace.frames:
+                bar.line(f"ready after {time.monotonic() - begun:.1f} s")
+            recording.add(frame, tracks)
+            evicted = tracks.evicted
+            pace.add(tracker.settings.clip_length)
+            bar.advance({"tracks": len(tracks.ids), "frames/s": round(pace.rate, 1)})
+            if signals.received:
+                break
+        recording.facts |= {"model": name, "speed": f"{pace.rate:.1f} frames/s"}
+    signals.then = None
+    print(
+        f"{recording.frames} frames, {len(recording.tracks)} tracks, "
+        f"{pace.rate:.1f} frames/s without compiling"
+    )
+    if source.bad:
+        print(f"{source.bad} broken frames or packets were passed over")
+    for note in source.notes:
+        print(note)
+    for missing in recording.unwritten:
+        print(f"no font here has the letters of {missing}: its number is drawn")
+    if evicted:
+        print(f"{evicted} tracks left a full queue: slots of the model are too few")
+    for what, path in recording.files.items():
+        print(f"{what:<7} {path}")
+
+
+class Pace:
+    """Frames a second since the first ones came, which had to be compiled for."""
+
+    def __init__(self) -> None:
+        self.frames, self.rate = 0, 0.0
+        self._first, self._since = 0, 0.0
+
+    def add(self, together: int) -> None:
+        """Count one more frame; together: frames that come at once."""
+        self.frames += 1
+        if self.frames <= together:  # the first clip says nothing of the pace
+            self._first, self._since = self.frames, time.monotonic()
+            return
+        passed = max(time.monotonic() - self._since, 1e-9)
+        self.rate = (self.frames - self._first) / passed

@@ -1,0 +1,224 @@
+"""What is left of a video that was tracked: overlay, lines, page."""
+
+import contextlib
+import queue
+import threading
+from collections import Counter
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from stan_jax.errors import InputError
+from stan_jax.media.mp4 import Mp4, Sound
+from stan_jax.media.source import Frame, Source
+from stan_jax.media.video_file import VideoFile
+from stan_jax.results.frame_lines import LinesWriter
+from stan_jax.tracking.frame_tracks import FrameTracks
+from stan_jax.video import fonts, overlay, page
+from stan_jax.video.draw import PLAIN, Style, Trails
+
+OVERLAY, LINES, PAGE = "overlay.mp4", "tracks.jsonl", "index.html"
+AHEAD = 8  # frames that wait to be drawn
+USUAL_RATE = Fraction(25)  # of a source that names none
+# The page's own video: pixels of its width at most, and what it may take.
+PAGE_WIDTH, PAGE_CRF = 640, 28
+PAGE_CODEC = {"maxrate": "700k", "bufsize": "1400k", "g": "30"}
+
+
+class Recording:
+    """Files of one tracked video in a folder, written as it goes; a context manager.
+
+    Drawing and encoding run in a thread of their own, so that they overlap the model.
+    After an error or a stop the files hold what was done until then.
+
+    Args:
+      folder: is made; older files of these names are replaced.
+      source: what is tracked.
+      categories: names of the classes by label.
+      style: of the overlay.
+      min_frames: a track is shown from this frame of its on.
+      with_overlay, with_page: whether these are wanted.
+    Raises: InputError if a file cannot be written.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        source: Source,
+        categories: Sequence[str],
+        *,
+        style: Style = PLAIN,
+        min_frames: int = 1,
+        with_overlay: bool = True,
+        with_page: bool = True,
+    ):
+        self.folder, self.source = Path(folder), source
+        self.tracks: Counter[int] = Counter()  # frames by id
+        self.facts: dict[str, str] = {}  # for the page, beside those of the source
+        numbers = range(1, len(categories) + 1)
+        self._names, self.unwritten = fonts.shown(categories, list(numbers))
+        self._style, self._min_frames = style, min_frames
+        self._with_overlay, self._with_page = with_overlay, with_page
+        self._trails = Trails(style.trail_s) if style.trail_s > 0 else None
+        self._waiting: queue.Queue = queue.Queue(AHEAD)
+        self._error: Exception | None = None
+        self._thread: threading.Thread | None = None
+        self._stack = contextlib.ExitStack()
+
+    def __enter__(self) -> "Recording":
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            rule = f"cannot be made: {error.strerror}"
+            raise InputError(self.folder, "", rule) from error
+        self._lines = self._stack.enter_context(LinesWriter(self.folder / LINES))
+        rate = (self.source.rate or USUAL_RATE) / self.source.window.every
+        self.rate = rate
+        sound = None
+        if isinstance(self.source, VideoFile) and self.source.has_audio:
+            if self.source.seekable and not self.source.live:
+                sound = Sound(str(self.source.source), self.source.window.start)
+            else:
+                self.source.notes.append("the sound of a stream is not kept")
+        self._overlay = self._page = None
+        if self._with_overlay:
+            clock = getattr(self.source, "time_base", None)
+            self._overlay = Mp4(
+                self.folder / OVERLAY, rate=rate, clock=clock, sound=sound, keep=True
+            )
+        if self._with_page:
+            self._page = Mp4(
+                self.folder / ".page.mp4",
+                rate=rate,
+                keep=True,
+                crf=PAGE_CRF,
+                options=PAGE_CODEC,
+            )
+        self._thread = threading.Thread(target=self._work, daemon=True, name="draw")
+        self._thread.start()
+        return self
+
+    @property
+    def frames(self) -> int:
+        """Number of frames that are written."""
+        return self._lines.frames
+
+    @property
+    def files(self) -> dict[str, Path]:
+        """What it leaves that is there, by name."""
+        names = {"overlay": OVERLAY, "tracks": LINES, "page": PAGE}
+        found = {what: self.folder / name for what, name in names.items()}
+        return {what: path for what, path in found.items() if path.is_file()}
+
+    def add(self, frame: Frame, tracks: FrameTracks) -> None:
+        """Take in the next frame and the tracks in it."""
+        if self._error is not None:
+            raise self._error
+        self.tracks.update(tracks.ids.tolist())
+        tracks = self._lasting(tracks)
+        seconds = tracks.index / float(self.rate)
+        seconds = seconds if frame.seconds is None else frame.seconds
+        self._lines.add(
+            seconds,
+            tracks.size_hw,
+            ids=tracks.ids,
+            labels=tracks.labels,
+            names=tracks.classes,
+            scores=tracks.scores,
+            boxes=tracks.boxes,
+            segmentations=tracks.segmentations,
+        )
+        frame = frame._replace(seconds=seconds)
+        self._waiting.put((frame, tracks._replace(seconds=seconds)))
+
+    def _lasting(self, tracks: FrameTracks) -> FrameTracks:
+        if self._min_frames <= 1:
+            return tracks
+        seen = [self.tracks[track] >= self._min_frames for track in tracks.ids.tolist()]
+        return tracks.rows(np.flatnonzero(seen))
+
+    def _work(self) -> None:
+        while (item := self._waiting.get()) is not None:
+            if self._error is not None:
+                continue  # so that nobody waits for a free place
+            try:
+                self._draw(*item)
+            except Exception as error:
+                self._error = error
+
+    def _draw(self, frame: Frame, tracks: FrameTracks) -> None:
+        if self._overlay is not None:
+            picture = overlay.picture_of(
+                frame.image,
+                tracks,
+                names=self._names,
+                style=self._style,
+                trails=self._trails,
+            )
+            self._overlay.add(picture, frame.seconds, frame.duration)
+        if self._page is not None:
+            self._page.add(_small(frame.image))
+
+    def __exit__(self, *error: Any) -> None:
+        self._waiting.put(None)
+        assert self._thread is not None
+        self._thread.join()
+        raised = error[1] or self._error
+        what = (type(raised), raised, None) if raised else (None, None, None)
+        failed = None
+        for part in (self._overlay, self._page, self._stack):
+            try:
+                if part is not None:
+                    part.__exit__(*what)
+            except InputError as e:
+                failed = failed or e
+        try:
+            self._make_page()
+        except (InputError, OSError) as e:
+            failed = failed or e
+        if error[1] is None and (final := self._error or failed) is not None:
+            raise final
+
+    def _make_page(self) -> None:
+        if self._page is None:
+            return
+        video = self._page.path
+        try:
+            if video.is_file():
+                page.write(
+                    self.folder / PAGE,
+                    title=self.source.name,
+                    video=video,
+                    lines=self.folder / LINES,
+                    rate=self.rate,
+                    facts={**_facts_of(self.source, self.frames), **self.facts},
+                    notes=self.source.notes,
+                )
+        finally:
+            video.unlink(missing_ok=True)
+
+
+def _small(image: np.ndarray) -> np.ndarray:
+    height, width = image.shape[:2]
+    factor = min(1.0, PAGE_WIDTH / width)
+    if factor == 1:
+        return image
+    # A multiple of two, so that no row is repeated and the masks lie where they should.
+    size = (PAGE_WIDTH, max(2, 2 * round(height * factor / 2)))
+    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))
+
+
+def _facts_of(source: Source, frames: int) -> dict[str, str]:
+    facts = {"source": source.name, **source.facts}
+    if source.rate:
+        facts["rate"] = f"{float(source.rate):.4g} frames/s"
+    if source.seconds:
+        facts["length"] = f"{source.seconds:.2f} s"
+    facts["frames tracked"] = str(frames)
+    facts["broken"] = str(source.bad)
+    facts["skipped"] = str(source.skipped)
+    return facts
