@@ -39,6 +39,12 @@ def shared_data() -> Path:
     return _present(SHARED / "data")
 
 
+@pytest.fixture(scope="session")
+def shared_cases() -> Path:
+    """Folder of inputs after public bug reports; likewise."""
+    return _present(SHARED / "cases")
+
+
 def _present(path: Path) -> Path:
     if not path.is_dir():
         pytest.skip(f"reference folder {path.name} is not beside the repository")

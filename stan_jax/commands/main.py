@@ -1,6 +1,7 @@
 """The console command `stan`: one file per subcommand, read only when it is called."""
 
 import argparse
+import gc
 import importlib
 import sys
 from collections.abc import Sequence
@@ -19,6 +20,15 @@ COMMANDS = {
     "import": ("import_weights", "published weights become a start for training"),
     "export-weights": ("export_weights", "weights of ours under the names of others"),
 }
+
+
+def script() -> None:
+    """Run `main` as a process of its own."""
+    gc.set_threshold(100_000, 50, 50)  # imports make objects, not garbage
+    try:
+        main()
+    finally:
+        gc.freeze()  # else JAX is looked through at the end, for half a second
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -45,3 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         status = module.run(own.parse_args(arguments[1:]))
     if status:
         sys.exit(status)
+
+
+if __name__ == "__main__":
+    script()

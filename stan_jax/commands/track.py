@@ -51,7 +51,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="memory starts anew at scene cuts",
     )
     found = parser.add_argument_group("which objects")
-    found.add_argument("--score", type=float, metavar="X", help="at least")
+    found.add_argument(
+        "--score", type=float, default=0.3, metavar="X", help="of a detection (0.3)"
+    )
     found.add_argument("--classes", nargs="+", metavar="NAME", help="only these")
     found.add_argument("--max-objects", type=int, metavar="N", help="in a frame")
     found.add_argument(
@@ -114,8 +116,10 @@ def check(args: argparse.Namespace) -> None:
         if value is not None and value < minimum:
             option = "--" + name.replace("_", "-")
             raise InputError(option, "", f"must be at least {minimum}, is {value}")
-    if args.score is not None and not 0 <= args.score < 1:
+    if not 0 <= args.score < 1:
         raise InputError("--score", "", f"must lie in [0, 1), is {args.score}")
+    if not 0 < args.fps <= 1000:
+        raise InputError("--fps", "", f"must be above 0, is {args.fps}")
     if not 0 <= args.trail < float("inf"):
         raise InputError("--trail", "", f"must be seconds from 0 up, is {args.trail}")
     if wrong := set(filter(None, args.hide.split(","))) - set(HIDDEN):
@@ -146,11 +150,17 @@ def require_free(args: argparse.Namespace, folder: Path) -> None:
     """Raise InputError where results of another run lie, or no room is left."""
     import shutil
 
-    from stan_jax.video.recording import LINES, OVERLAY, PAGE
+    from stan_jax.video.recording import FILES
 
     if folder.exists() and not folder.is_dir():
         raise InputError(folder, "", "must be a folder, is a file")
-    there = [name for name in (OVERLAY, LINES, PAGE) if (folder / name).exists()]
+    for text in args.inputs:
+        if any(
+            (folder / name).resolve() == Path(text).resolve() for name in FILES.values()
+        ):
+            rule = f"its {Path(text).name} is what is read: name another --out"
+            raise InputError(folder, "", rule)
+    there = [name for name in FILES.values() if (folder / name).exists()]
     if there and not args.overwrite:
         rule = f"holds {there[0]} of an earlier run: name another --out, or --overwrite"
         raise InputError(folder, "", rule)
@@ -169,9 +179,7 @@ def open_model(args: argparse.Namespace) -> "tuple[Tracker, str]":
 
     mesh.configure(cpu_devices=1, platform=args.device)
     found, arrays = load.read(args.model)
-    changes: dict[str, Any] = {}
-    if args.score is not None:
-        changes["score_threshold"] = args.score
+    changes: dict[str, Any] = {"score_threshold": args.score}
     if args.max_objects is not None:
         changes["detections"] = args.max_objects
         changes["slots"] = max(found.settings.slots, args.max_objects)

@@ -4,7 +4,7 @@ import re
 from collections.abc import Generator, Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
@@ -15,6 +15,7 @@ from stan_jax.media.source import WHOLE, Raw, Source, Window
 USUAL_RATE = Fraction(25)  # of a stream that says nothing of its own
 ERRORS = 100  # in a row, after which a file is taken to have ended
 SHORT_S = 0.5  # missing at the end of a file before a person is told
+NO_INDEX = "has no index (moov): the file was cut off before it was finished"
 # Transfer functions of high dynamic range (ITU-T H.273), which are not tone mapped.
 HIGH_RANGE = {16: "PQ", 18: "HLG"}
 
@@ -29,14 +30,20 @@ class VideoFile(Source):
 
     def __init__(
         self,
-        source: str | Path | BinaryIO,
+        source: Any,
         window: Window = WHOLE,
         *,
         name: str | None = None,
         format: str | None = None,
         options: dict[str, str] | None = None,
     ):
-        """format, options: of libav, for devices and addresses."""
+        """Open it.
+
+        Args:
+          source: a path, an address as text, or a binary file that is read in order.
+          name: default, that of the file.
+          format, options: of libav, for devices and addresses.
+        """
         super().__init__(name or _stem(source), window)
         self.source, self._format, self._options = source, format, options or {}
         self._container, self._video = self._opened()
@@ -88,11 +95,14 @@ class VideoFile(Source):
 
     @property
     def _label(self) -> str:
-        return str(self.source) if self.seekable else self.name
+        device = self._format is not None
+        return str(self.source) if self.seekable and not device else self.name
 
     def _no_video(self, error: Exception) -> str:
         if isinstance(self.source, Path) and not self.source.stat().st_size:
             return "must not be an empty file"
+        if isinstance(self.source, Path) and _head(self.source)[4:8] == b"ftyp":
+            return NO_INDEX
         if not self.seekable:
             rule = "the pipe holds no video that can be read as it comes"
             return f"{rule}: webm, mkv, mpegts and fragmented mp4 can"
@@ -116,7 +126,7 @@ class VideoFile(Source):
         container.close()
         rule = "holds no pictures, only sound"
         if not audio:
-            rule = "has no index (moov): the file was cut off before it was finished"
+            rule = NO_INDEX
         raise InputError(self._label, "", rule)
 
     def raw(self) -> Iterator[Raw]:
@@ -235,6 +245,11 @@ class VideoFile(Source):
         return _turned(image, _orientation(frame))
 
 
+def _head(path: Path) -> bytes:
+    with open(path, "rb") as file:
+        return file.read(16)
+
+
 def _stem(source: Any) -> str:
     if isinstance(source, Path):
         return source.stem or source.name
@@ -252,15 +267,17 @@ def _rate(stream: Any) -> Fraction | None:
 
 
 def _seconds(container: Any, stream: Any) -> float | None:
+    # Matroska counts from 0 and not from where the stream begins.
+    early = max(_origin(container, stream) or 0.0, 0.0)
     named = re.match(r"(\d+):(\d+):([\d.]+)$", stream.metadata.get("DURATION", ""))
     if named:
         hours, minutes, seconds = map(float, named.groups())
-        # Some writers count from 0 and not from where the stream begins.
-        return 3600 * hours + 60 * minutes + seconds
+        return max(3600 * hours + 60 * minutes + seconds - early, 0.0)
     if stream.duration is not None and stream.duration > 0:
         return float(stream.duration * stream.time_base)
     if container.duration is not None and container.duration > 0:
-        return container.duration / 1_000_000
+        early *= "matroska" in container.format.name
+        return max(container.duration / 1_000_000 - early, 0.0)
     return None
 
 

@@ -64,6 +64,18 @@ def nested(table: Mapping[str, Any], like: PyTree) -> PyTree:
     )
 
 
+def from_paths(table: Mapping[str, Any]) -> Parameters:
+    """Return the parameters whose `by_path` is the table; needs no model."""
+    whole: dict = {"params": {}, "statistics": {}}
+    for path, leaf in table.items():
+        *folders, name = (int(x) if x.isdecimal() else x for x in path.split("/"))
+        place = whole
+        for folder in folders:
+            place = place.setdefault(folder, {})
+        place[name] = leaf
+    return Parameters(**whole)
+
+
 def within(path: str, prefixes: Iterable[str]) -> bool:
     """Return whether a path is one of the prefixes or lies below one."""
     return any(f"{path}/".startswith(f"{prefix}/") for prefix in prefixes)

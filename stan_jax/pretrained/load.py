@@ -1,9 +1,9 @@
 """The one door to a trained model: a folder or file becomes a tracker."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 
@@ -11,7 +11,8 @@ from stan_jax.errors import InputError
 from stan_jax.model import parameters
 from stan_jax.model.build import build
 from stan_jax.model.parameters import Parameters
-from stan_jax.pretrained import checkpoint, start
+from stan_jax.pretrained import checkpoint, programs, start
+from stan_jax.pretrained.programs import KeptProgram
 from stan_jax.pretrained.record import Record
 from stan_jax.tracking.tracker import Program, Tracker
 
@@ -61,14 +62,25 @@ def tracker_of(
 ) -> Tracker:
     """Return the tracker of what `read` gave; arguments and errors as of `load`."""
     found = found._replace(settings=changed(found.settings, changes))
-    structure, like = blueprint(found)
-    absent = [path for path in parameters.by_path(like) if path not in arrays]
+
+    def make() -> Program:
+        structure, like = blueprint(found)
+        _require_whole(source, parameters.by_path(like), arrays)
+        return Program(structure, like, found.settings)
+
+    place = programs.folder()
+    program = make() if place is None else KeptProgram(found, make, place)
+    _require_whole(source, program.paths, arrays)
+    values = {path: jnp.asarray(arrays[path]) for path in program.paths}
+    return Tracker(program, parameters.from_paths(values), found.categories)
+
+
+def _require_whole(source: str | Path, paths: Iterable[str], arrays: dict) -> None:
+    absent = [path for path in paths if path not in arrays]
     if absent:
         parts = sorted({path.split("/")[1] for path in absent})
         rule = f"holds no {', '.join(parts)}: train with it as init_from"
         raise InputError(source, "", rule)
-    values = jax.tree.map(jnp.asarray, parameters.nested(arrays, like))
-    return Tracker(Program(structure, like, found.settings), values, found.categories)
 
 
 def read_record(source: str | Path, *, best: bool = False) -> Record:

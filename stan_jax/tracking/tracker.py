@@ -88,7 +88,7 @@ class Program:
         self.settings = settings
         self.traces = 0
         self.ran = False  # else it is compiled when the first frames come
-        self._structure, self._like = structure, like
+        self._structure, self.like = structure, like
         self._empty: dict[tuple[int, int], MemoryQueue] = {}  # by canvas
         association = settings.association
         if association.expire_after is not None:
@@ -112,12 +112,22 @@ class Program:
 
         self.clip = jax.jit(clip)
         # The trace is kept for the first landscape video.
-        length = settings.clip_length
         jax.eval_shape(
-            self.clip,
-            like,
-            self.empty(settings.canvas),
-            jax.ShapeDtypeStruct((length, *settings.canvas, 3), jnp.uint8),
+            self.clip, like, *self.shapes(settings.clip_length, settings.canvas)
+        )
+
+    @property
+    def paths(self) -> list[str]:
+        """Paths of the parameters that it reads."""
+        return sorted(parameters.by_path(self.like))
+
+    def shapes(self, length: int, canvas_hw: tuple[int, int]) -> tuple[Any, ...]:
+        """Return what `clip` takes behind the parameters, as shapes."""
+        return (
+            jax.tree.map(
+                lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), self.empty(canvas_hw)
+            ),
+            jax.ShapeDtypeStruct((length, *canvas_hw, 3), jnp.uint8),
             jax.ShapeDtypeStruct((2,), jnp.int32),
             jax.ShapeDtypeStruct((length,), bool),
             jax.ShapeDtypeStruct((length,), jnp.int32),
@@ -131,11 +141,13 @@ class Program:
                 model = parameters.merge(self._structure, values, self.settings.dtype)
                 return rollout.start(model, canvas_hw, slots=self.settings.slots)
 
-            shapes = jax.eval_shape(start, self._like)
-            self._empty[canvas_hw] = jax.tree.map(
-                lambda x: jnp.zeros(x.shape, x.dtype), shapes
-            )
+            self._empty[canvas_hw] = zeros(jax.eval_shape(start, self.like))
         return self._empty[canvas_hw]
+
+
+def zeros(shapes: MemoryQueue) -> MemoryQueue:
+    """Return a memory of zeros; of NumPy, which needs no compiling."""
+    return jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
 
 
 class Tracker:
@@ -148,11 +160,11 @@ class Tracker:
     Frames are RGB, uint8 [height width 3], and need not fit the canvas: they are scaled
     to it, and the masks back. Both ways give the same tracks; memory does not grow.
 
-    categories: names of the classes by label.
+    program: a `Program`, or what has its members. categories: names by label.
     """
 
     def __init__(
-        self, program: Program, values: Parameters, categories: Sequence[str] = ()
+        self, program: Any, values: Parameters, categories: Sequence[str] = ()
     ):
         self.program, self.parameters = program, values
         self.categories = tuple(categories)

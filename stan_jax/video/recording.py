@@ -22,6 +22,7 @@ from stan_jax.video import fonts, overlay, page
 from stan_jax.video.draw import PLAIN, Style, Trails
 
 OVERLAY, LINES, PAGE = "overlay.mp4", "tracks.jsonl", "index.html"
+FILES = {"overlay": OVERLAY, "tracks": LINES, "page": PAGE}
 AHEAD = 8  # frames that wait to be drawn
 USUAL_RATE = Fraction(25)  # of a source that names none
 # The page's own video: pixels of its width at most, and what it may take.
@@ -110,8 +111,7 @@ class Recording:
     @property
     def files(self) -> dict[str, Path]:
         """What it leaves that is there, by name."""
-        names = {"overlay": OVERLAY, "tracks": LINES, "page": PAGE}
-        found = {what: self.folder / name for what, name in names.items()}
+        found = {what: self.folder / name for what, name in FILES.items()}
         return {what: path for what, path in found.items() if path.is_file()}
 
     def add(self, frame: Frame, tracks: FrameTracks) -> None:

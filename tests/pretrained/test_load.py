@@ -4,23 +4,11 @@ import numpy as np
 import pytest
 import tiny_import
 import tiny_model
+import tiny_workdir
 
 from stan_jax.errors import InputError
-from stan_jax.model import parameters
-from stan_jax.pretrained import record, store
-from stan_jax.pretrained.checkpoint import Checkpoints
+from stan_jax.pretrained import store
 from stan_jax.pretrained.load import load, read_record
-from tests.pretrained.test_record import _config
-
-NAMES = ("cat", "dog", "cow")
-
-
-def _own(**model):
-    """Settings of the tiny model, as a config has them."""
-    own = {k: v for k, v in tiny_model.SETTINGS.items() if k != "num_classes"}
-    config = _config() | {"model": own | model}
-    config["data"] |= dict(canvas=(64, 96), scale_hw=(64, 96))
-    return config
 
 
 @pytest.fixture(scope="module")
@@ -31,20 +19,12 @@ def model():
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory, model):
     """As training leaves it, with two steps."""
-    folder = tmp_path_factory.mktemp("run")
-    about = record.to_json(record.from_config(_own(), NAMES))
-    _, values = parameters.split(model)
-    checkpoints = Checkpoints(folder / "checkpoints", record=about, best="AP")
-    for step, ap in ((10, 0.5), (20, 0.25)):
-        state = {**values._asdict(), "step": np.int32(step)}
-        checkpoints.save(step, state, {}, {"AP": ap})
-    checkpoints.close()
-    return folder
+    return tiny_workdir.save(tmp_path_factory.mktemp("run"), model)
 
 
 def test_tracker_of_a_folder_is_that_of_its_model(workdir, model):
     tracker = load(workdir)
-    assert tracker.categories == NAMES
+    assert tracker.categories == tiny_workdir.NAMES
     want = tiny_model.tracker(model, tracker.settings)
     frames = tiny_model.moving(2, 5)
     for a, b in zip(tracker.track(frames), want.track(frames), strict=True):
@@ -56,7 +36,7 @@ def test_tracker_of_a_folder_is_that_of_its_model(workdir, model):
 def test_checkpoints_are_chosen_by_step_or_by_score(workdir):
     assert read_record(workdir).step == 20
     assert read_record(workdir, best=True).step == 10
-    assert load(workdir, step=10).categories == NAMES
+    assert load(workdir, step=10).categories == tiny_workdir.NAMES
     with pytest.raises(InputError, match="step 11: cannot be read .steps here: .10, 2"):
         load(workdir, step=11)
 
