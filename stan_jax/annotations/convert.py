@@ -147,7 +147,7 @@ def to_id_images(annotations: str | Path, out: str | Path) -> tuple[int, int]:
                 if (rle := track.segmentations[t]) is not None:
                     ids[codec.decode(rle)] = i
             image = Image.fromarray(ids)
-            image.putpalette(_palette())
+            image.putpalette(codec.palette())
             image.save(folder / f"{stem}.png")
             seen.update(np.unique(ids).tolist())
             number += 1
@@ -158,17 +158,6 @@ def to_id_images(annotations: str | Path, out: str | Path) -> tuple[int, int]:
         }
         hidden += len(shown - seen)
     return number, hidden
-
-
-def _palette() -> list[int]:
-    """Colours that differ between neighbours: bits of the id, spread (as VOC does)."""
-    ids = np.arange(256)
-    colours = np.zeros((256, 3), int)
-    for bit in range(8):
-        for channel in range(3):
-            colours[:, channel] |= ((ids >> channel) & 1) << (7 - bit)
-        ids = ids >> 3
-    return colours.ravel().tolist()
 
 
 def from_cocovid(root: dict, file: str | Path = "annotations") -> dict[str, Any]:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from stan_jax.tracking.tracker import Tracker
 
 HIDDEN = ("labels", "scores", "boxes", "masks")
+ALSO = ("results", "csv", "mot", "mots", "cvat", "masks", "cutouts")
 ROOM = 64 << 20  # bytes that a disk must have free before a video is begun
 
 
@@ -63,6 +64,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     found.add_argument(
         "--min-frames", type=int, default=1, metavar="N", help="from a track's n-th on"
+    )
+    parser.add_argument(
+        "--also", nargs="+", default=(), metavar="FORMAT", help=", ".join(ALSO)
     )
     look = parser.add_argument_group("how it looks")
     look.add_argument("--line-width", type=int, metavar="PX")
@@ -122,9 +126,11 @@ def check(args: argparse.Namespace) -> None:
         raise InputError("--fps", "", f"must be above 0, is {args.fps}")
     if not 0 <= args.trail < float("inf"):
         raise InputError("--trail", "", f"must be seconds from 0 up, is {args.trail}")
-    if wrong := set(filter(None, args.hide.split(","))) - set(HIDDEN):
-        rule = f"knows {', '.join(HIDDEN)}, not {', '.join(sorted(wrong))}"
-        raise InputError("--hide", "", rule)
+    hidden = filter(None, args.hide.split(","))
+    for option, given, known in (("hide", hidden, HIDDEN), ("also", args.also, ALSO)):
+        if wrong := set(given) - set(known):
+            rule = f"knows {', '.join(known)}, not {', '.join(sorted(wrong))}"
+            raise InputError(f"--{option}", "", rule)
 
 
 def places(args: argparse.Namespace, number: int, first: str) -> Any:
@@ -233,6 +239,7 @@ def track(
         min_frames=args.min_frames,
         with_overlay=not args.no_overlay,
         with_page=not args.no_page,
+        also=args.also,
     )
     signals.then = source.stop
     print(f"input   {source.describe()}")

@@ -118,6 +118,17 @@ def tight_boxes(masks: Sequence[RLE | None]) -> Float32[np.ndarray, "t 4"]:
     return boxes
 
 
+def palette() -> list[int]:
+    """Return colours of id masks that differ between neighbours, as VOC has them."""
+    ids = np.arange(256)
+    colours = np.zeros((256, 3), int)
+    for bit in range(8):
+        for channel in range(3):
+            colours[:, channel] |= ((ids >> channel) & 1) << (7 - bit)
+        ids = ids >> 3
+    return colours.ravel().tolist()
+
+
 def decode_runs(text: str) -> Int[np.ndarray, " r"]:
     """Run lengths behind one compressed text. Raises: ValueError for any other text."""
 

@@ -7,7 +7,7 @@ and `segmentations`, which holds one compressed RLE or null per frame of the vid
 import contextlib
 import json
 import math
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -132,9 +132,9 @@ class ResultsWriter:
         return self
 
     def add_video(
-        self, video_id: int, tracks: list[TrackResult], *, length: int
+        self, video_id: int, tracks: Iterable[TrackResult], *, length: int
     ) -> None:
-        """Append the tracks of one video; an empty list is fine.
+        """Append the tracks of one video, one after the other; none is fine.
 
         length: frames of the video.
         Raises: ValueError for a video given twice, a score that is not finite, or a
@@ -142,21 +142,22 @@ class ResultsWriter:
         """
         if video_id in self._videos:
             raise ValueError(f"video {video_id} is already in {self.path}")
-        if any(not 0 <= t < length for track in tracks for t in track.segmentations):
-            raise ValueError(f"video {video_id}: has only {length} frames")
-        if not all(math.isfinite(track.score) for track in tracks):
-            raise ValueError(f"video {video_id}: every score must be finite")
         self._videos.add(video_id)
-        with _named(self.path, f"video {video_id}"):
-            for track in tracks:
-                row = {
-                    "video_id": int(video_id),
-                    "category_id": int(track.category_id),
-                    "score": float(track.score),
-                    "segmentations": track.dense(length),
-                }
+        for track in tracks:
+            if any(not 0 <= t < length for t in track.segmentations):
+                raise ValueError(f"video {video_id}: has only {length} frames")
+            if not math.isfinite(track.score):
+                raise ValueError(f"video {video_id}: every score must be finite")
+            row = {
+                "video_id": int(video_id),
+                "category_id": int(track.category_id),
+                "score": float(track.score),
+                "segmentations": track.dense(length),
+            }
+            with _named(self.path, f"video {video_id}"):
                 self._file.write(self._separator + json.dumps(row))
-                self._separator = ",\n"
+            self._separator = ",\n"
+        with _named(self.path, f"video {video_id}"):
             self._file.flush()  # so that a full disk is noticed at this video
 
     def __exit__(self, *error) -> None:

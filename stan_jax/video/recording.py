@@ -2,6 +2,7 @@
 
 import contextlib
 import queue
+import re
 import threading
 from collections import Counter
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from stan_jax.errors import InputError
 from stan_jax.media.mp4 import Mp4, Sound
 from stan_jax.media.source import Frame, Source
 from stan_jax.media.video_file import VideoFile
+from stan_jax.results import exports
 from stan_jax.results.frame_lines import LinesWriter
 from stan_jax.tracking.frame_tracks import FrameTracks
 from stan_jax.video import fonts, overlay, page
@@ -23,6 +25,7 @@ from stan_jax.video.draw import PLAIN, Style, Trails
 
 OVERLAY, LINES, PAGE = "overlay.mp4", "tracks.jsonl", "index.html"
 FILES = {"overlay": OVERLAY, "tracks": LINES, "page": PAGE}
+CUTOUTS = "cutouts"
 AHEAD = 8  # frames that wait to be drawn
 USUAL_RATE = Fraction(25)  # of a source that names none
 # The page's own video: pixels of its width at most, and what it may take.
@@ -43,6 +46,8 @@ class Recording:
       style: of the overlay.
       min_frames: a track is shown from this frame of its on.
       with_overlay, with_page: whether these are wanted.
+      also: names of `exports.FORMATS`, and "cutouts": a PNG of each track in each
+        frame, on a transparent ground.
     Raises: InputError if a file cannot be written.
     """
 
@@ -56,6 +61,7 @@ class Recording:
         min_frames: int = 1,
         with_overlay: bool = True,
         with_page: bool = True,
+        also: Sequence[str] = (),
     ):
         self.folder, self.source = Path(folder), source
         self.tracks: Counter[int] = Counter()  # frames by id
@@ -64,6 +70,7 @@ class Recording:
         self._names, self.unwritten = fonts.shown(categories, list(numbers))
         self._style, self._min_frames = style, min_frames
         self._with_overlay, self._with_page = with_overlay, with_page
+        self._also, self._made = tuple(also), {}
         self._trails = Trails(style.trail_s) if style.trail_s > 0 else None
         self._waiting: queue.Queue = queue.Queue(AHEAD)
         self._error: Exception | None = None
@@ -112,7 +119,7 @@ class Recording:
     def files(self) -> dict[str, Path]:
         """What it leaves that is there, by name."""
         found = {what: self.folder / name for what, name in FILES.items()}
-        return {what: path for what, path in found.items() if path.is_file()}
+        return {k: path for k, path in found.items() if path.is_file()} | self._made
 
     def add(self, frame: Frame, tracks: FrameTracks) -> None:
         """Take in the next frame and the tracks in it."""
@@ -162,6 +169,20 @@ class Recording:
             self._overlay.add(picture, frame.seconds, frame.duration)
         if self._page is not None:
             self._page.add(_small(frame.image))
+        if "cutouts" in self._also:
+            self._cut_out(frame, tracks)
+
+    def _cut_out(self, frame: Frame, tracks: FrameTracks) -> None:
+        folder = self.folder / CUTOUTS
+        for track, name, rle in zip(
+            tracks.ids.tolist(), tracks.classes, tracks.segmentations, strict=True
+        ):
+            if (image := exports.cut_out(frame.image, rle)) is not None:
+                plain = re.sub(r"\W+", "_", name)
+                path = folder / f"{track:04}-{plain}" / f"{tracks.index:06}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                image.save(path)
+                self._made["cutouts"] = folder
 
     def __exit__(self, *error: Any) -> None:
         self._waiting.put(None)
@@ -178,6 +199,8 @@ class Recording:
                 failed = failed or e
         try:
             self._make_page()
+            wanted = [name for name in self._also if name in exports.FORMATS]
+            self._made |= exports.export(self.folder / LINES, wanted)
         except (InputError, OSError) as e:
             failed = failed or e
         if error[1] is None and (final := self._error or failed) is not None:

@@ -375,3 +375,16 @@ def test_a_broken_lines_file_is_one_line(tmp_path):
     (tmp_path / "tracks.jsonl").write_text('{"frame": 0}\n')
     with pytest.raises(InputError, match="line 1: must be a line of tracks.jsonl"):
         list(read_lines(tmp_path / "tracks.jsonl"))
+
+
+def test_other_formats_are_written_beside_the_lines(model, clip, tmp_path, capsys):
+    every = ["results", "csv", "mot", "mots", "cvat", "masks", "cutouts"]
+    lines = track(model, tmp_path, clip, options=["--also", *every])
+    names = "results.json tracks.csv mot.txt mots.txt cvat.xml masks cutouts".split()
+    assert sorted(os.listdir(tmp_path)) == sorted([*FILES, *names])
+    printed = capsys.readouterr().out
+    assert all(str(tmp_path / name) in printed for name in names)
+    shown = sum(1 for x in lines for row in x["tracks"] if row["segmentation"])
+    cut = [path for path in (tmp_path / "cutouts").rglob("*.png")]
+    assert 0 < len(cut) <= shown
+    assert len(os.listdir(tmp_path / "masks")) == 12
