@@ -161,7 +161,8 @@ def _cvat_track(number: int, frame: int, row: dict, top, left, part) -> str:
 def to_id_masks(lines: Path, out: Path) -> None:
     """A PNG a frame whose pixels are id + 1, and 0 where no track is.
 
-    Of two tracks at a pixel that of the better score is seen. 8 bits with colours where all ids fit, else 16.
+    Of two tracks at a pixel that of the better score is seen. 8 bits with colours
+    where all ids fit, else 16.
     """
     last = max((row["id"] for x in read_lines(lines) for row in x["tracks"]), default=0)
     if last + 1 >= 1 << 16:

@@ -26,10 +26,13 @@ WIDE = (
 )
 
 
-@lru_cache(maxsize=512)
 def font(text: str, size: int) -> ImageFont.FreeTypeFont:
     """Return a font of this size with the letters of the text, if there is one."""
-    path = _path_for(frozenset(text))
+    return _opened(_path_for(frozenset(text)), size)
+
+
+@lru_cache(maxsize=32)
+def _opened(path: str | None, size: int) -> ImageFont.FreeTypeFont:
     if path is None:
         default = ImageFont.load_default(size=size)
         assert isinstance(default, ImageFont.FreeTypeFont)
