@@ -350,7 +350,7 @@ class Tracker:
             raise InputError("state", "", rule)
 
 
-def _with_times(frames: Iterable, fps: float | None) -> Iterator[Frame]:
+def _with_times(frames: Iterable, fps: float | int | None) -> Iterator[Frame]:
     """Every frame as a `Frame`, with a time where one is known."""
     for i, frame in enumerate(frames):
         if isinstance(frame, Frame):

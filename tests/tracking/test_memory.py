@@ -37,10 +37,15 @@ def _objects(which, *, label=0, valid=None):
     return _found(boxes, labels, np.full(len(which), 0.9), embeds, valid)
 
 
-def _frame(memory, found, *, update_labels=False, expire_after=None):
+def _frame(memory, found, *, update_labels=False, expire_after=None, now=None):
     choice = match(score(memory, found, MASKTRACK), found.valid)
     memory, ids, stays = write(
-        memory, found, choice, update_labels=update_labels, expire_after=expire_after
+        memory,
+        found,
+        choice,
+        update_labels=update_labels,
+        expire_after=expire_after,
+        now=None if now is None else jnp.int32(now),
     )
     return memory, np.asarray(ids).tolist(), np.asarray(stays).tolist()
 
@@ -318,6 +323,14 @@ def test_without_expiry_a_track_waits_forever():
     for _ in range(40):
         memory, _, _ = _frame(memory, _objects([1], valid=[False]))
     assert _frame(memory, _objects([1]))[1] == [0]
+
+
+@pytest.mark.parametrize(("pause", "kept"), [(5999, True), (6000, False)])
+def test_tracks_expire_by_the_time_that_is_told(pause, kept):
+    memory, _, _ = _frame(_empty(), _objects([1]), expire_after=6000, now=2_000)
+    unseen = _objects([1], valid=[False])
+    memory, _, _ = _frame(memory, unseen, expire_after=6000, now=2_000 + pause)
+    assert bool(memory.live.any()) == kept
 
 
 @pytest.mark.parametrize("update_labels", [False, True])

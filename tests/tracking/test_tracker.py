@@ -1,6 +1,7 @@
 import itertools
 import subprocess
 import sys
+import types
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,7 @@ import tiny_model
 
 from stan_jax.errors import InputError
 from stan_jax.masks import codec
+from stan_jax.media.source import Frame
 from stan_jax.model import parameters
 from stan_jax.ops import canvas
 from stan_jax.tracking import rollout, tracker
@@ -206,6 +208,101 @@ def test_legacy_paste_takes_the_last_pixel_to_the_larger_frame():
     assert (rows[0], rows[-1]) == (20, 38)
     boxes = tracker._scaled(given, (32, 32), (64, 64), False)
     np.testing.assert_array_equal(boxes[0], [20, 20, 40, 40])
+
+
+# ---- times, scenes, sources
+
+
+def _frames(video, times, fresh=()):
+    return [
+        Frame(image, seconds, 0.1, t in fresh)
+        for t, (image, seconds) in enumerate(zip(video, times, strict=True))
+    ]
+
+
+def test_the_clock_of_the_memory_counts_seconds_where_they_are_known(
+    tracks, video, monkeypatch
+):
+    clocks, clip = [], tracks.program.clip
+
+    def spied(*args):
+        clocks.extend(args[-1][args[-2]].tolist())
+        return clip(*args)
+
+    monkeypatch.setattr(tracks.program, "clip", spied)
+    second = tracker.TICKS * tracker.FRAMES_PER_S
+    for rate in (3, 6, 24):
+        clocks.clear()
+        list(tracks.track(_frames(video, [t / rate for t in range(7)])))
+        assert clocks == [round(second * t / rate) for t in range(7)]
+    clocks.clear()
+    list(tracks.track(video))  # without times each is a frame of a training set
+    assert clocks == [tracker.TICKS * t for t in range(7)]
+
+
+def test_a_fresh_frame_begins_a_memory_and_never_an_old_id(tracks, video):
+    times = [t / 10 for t in range(14)]
+    given = _frames(video * 2, times, fresh=(0, 7))
+    got = list(tracks.track(given))
+    whole = list(tracks.track(video))
+    assert [x.index for x in got] == list(range(14))
+    before = {i for x in got[:7] for i in x.ids.tolist()}
+    after = {i for x in got[7:] for i in x.ids.tolist()}
+    assert before
+    assert after
+    assert not before & after
+    shift = min(after)
+    for a, b in zip(got[7:], whole, strict=True):  # as a video that begins there
+        np.testing.assert_array_equal(a.ids - shift, b.ids)
+        np.testing.assert_allclose(a.scores, b.scores, atol=1e-5)
+
+
+def test_a_fresh_frame_may_have_another_size(tracks, video):
+    other = [canvas.resize_frame(frame, (120, 80)) for frame in video[:4]]
+    given = _frames(video[:4] + other, [t / 10 for t in range(8)], fresh=(0, 4))
+    got = list(tracks.track(given))
+    assert [x.size_hw for x in got] == [SIZE] * 4 + [(120, 80)] * 4
+    assert got[5].masks.shape[1:] == (120, 80)
+    with pytest.raises(InputError, match="must be 90 x 140"):
+        list(tracks.track(_frames(video[:4] + other, [t / 10 for t in range(8)])))
+
+
+def test_step_takes_the_time_of_a_frame(tracks, video):
+    state, shown = tracks.start(SIZE), []
+    for t, image in enumerate(video):
+        state, now = tracks.step(state, image, seconds=t / 25)
+        shown.append(now)
+    _same(shown, list(tracks.track(video, fps=25)))
+    assert [x.seconds for x in shown] == [t / 25 for t in range(len(video))]
+    assert shown[3].classes == [("cat", "dog", "cow")[i] for i in shown[3].labels]
+
+
+def test_states_can_be_forked_and_run_side_by_side(tracks, video):
+    state, _ = tracks.step(tracks.start(SIZE), video[0])
+    ahead, first = tracks.step(state, video[1])
+    _, second = tracks.step(state, video[1])  # rewound
+    _same([first], [second])
+    assert (state.seen, ahead.seen) == (1, 2)
+
+
+def test_a_window_is_for_what_is_named(tracks, video):
+    with pytest.raises(InputError, match="choose frames before"):
+        tracks.track(video, every=2)
+
+
+def test_detections_of_supervision_hold_the_same(tracks, video, monkeypatch):
+    class Detections:
+        def __init__(self, **fields):
+            self.fields = fields
+
+    package = types.SimpleNamespace(Detections=Detections)
+    monkeypatch.setitem(sys.modules, "supervision", package)
+    frame = next(frame for frame in tracks.track(video) if len(frame.ids) > 2)
+    fields = frame.to_supervision().fields
+    np.testing.assert_array_equal(fields["mask"], frame.masks)
+    np.testing.assert_array_equal(fields["tracker_id"], frame.ids)
+    np.testing.assert_array_equal(fields["xyxy"], frame.boxes)
+    assert fields["data"]["class_name"].tolist() == frame.classes
 
 
 # ---- wrong calls: one line each, that says the cure

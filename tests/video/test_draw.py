@@ -2,6 +2,7 @@ import colorsys
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from stan_jax.masks import codec
 from stan_jax.video import draw, fonts
@@ -176,3 +177,78 @@ def test_caption_stands_in_the_lower_left_corner():
     assert changed[:, 0].max() == 179
     assert changed[:, 1].min() == 0
     assert 80 < changed[:, 1].max() < 250
+
+
+# ---- styles, trails, fonts
+
+
+def test_only_pixels_near_the_boxes_are_touched():
+    image = np.random.default_rng(0).integers(0, 256, (720, 1280, 3), np.uint8)
+    mask = np.zeros((720, 1280), bool)
+    mask[300:400, 500:650] = True
+    part = codec.decode_part(codec.encode(mask))
+    boxes = np.array([[500, 300, 650, 400]], np.float32)
+    got = draw.overlay(image, [part], boxes, np.array([3]), ["dog 3"])
+    changed = np.argwhere((got != image).any(axis=-1))
+    assert changed.min(axis=0)[0] >= 300 - 60
+    assert changed.max(axis=0)[0] <= 400 + 60
+    assert changed.min(axis=0)[1] >= 500 - 10
+    assert changed.max(axis=0)[1] <= 650 + 120
+
+
+def test_a_mask_looks_the_same_in_its_part_as_in_the_whole_frame():
+    image = np.full((360, 480, 3), GREY, np.uint8)
+    whole, parts = Image.fromarray(image), Image.fromarray(image)
+    mask = disc()
+    draw.paint(whole, mask, (9, 99, 200), 2)
+    top, left, part = codec.decode_part(codec.encode(mask))
+    draw.paint(parts, part, (9, 99, 200), 2, (top, left))
+    np.testing.assert_array_equal(np.asarray(whole), np.asarray(parts))
+
+
+def test_a_trail_is_the_way_of_the_last_second():
+    trails = draw.Trails(1.0)
+    for t in range(40):
+        boxes = np.array([[10 * t, 50, 10 * t + 20, 70]], np.float32)
+        (way,) = trails.see(t / 10, np.array([5]), boxes)
+    assert way == [(10.0 * t + 10, 60.0) for t in range(29, 40)]
+    assert trails.see(9.0, np.array([6]), boxes) == [[(400.0, 60.0)]]
+    assert list(trails._ways) == [6]  # what is gone takes no memory
+
+
+def test_hidden_parts_are_not_drawn():
+    mask = disc()
+    image = np.full((360, 480, 3), GREY, np.uint8)
+    part = codec.decode_part(codec.encode(mask))
+    boxes = np.array([[140, 90, 261, 211]], np.float32)
+
+    def look(*hide):
+        style = draw.Style(hide=frozenset(hide))
+        return draw.overlay(image, [part], boxes, np.array([3]), ["dog"], style=style)
+
+    assert (look("masks", "boxes", "labels") == image).all()
+    inside = np.s_[120:180, 180:220]
+    assert (look("masks")[inside] == image[inside]).all()
+    assert (look("labels")[inside] != image[inside]).any()
+    assert (look("labels")[:85] == image[:85]).all()
+
+
+@pytest.mark.parametrize("text", ["dog 1", "собака", "Straße", "naïve"])
+def test_letters_are_drawn_and_not_boxes_where_a_font_has_them(text):
+    if not fonts.has_letters(text):
+        pytest.skip(f"no font here has {text}")
+    font = fonts.font(text, 20)
+    absent = fonts._look(font, "\U0010ffff")
+    assert all(fonts._look(font, letter) != absent for letter in text if letter != " ")
+
+
+def test_a_name_without_a_font_becomes_its_number(monkeypatch):
+    monkeypatch.setattr(fonts, "has_letters", str.isascii)
+    assert fonts.shown(["dog", "汽车"], [7, 9]) == (["dog", "9"], ["汽车"])
+
+
+def test_fonts_are_kept_by_size_and_not_by_text():
+    before = fonts._opened.cache_info().currsize
+    for n in range(300):
+        fonts.font(f"dog {n}  0.{n}", 17)
+    assert fonts._opened.cache_info().currsize <= before + 1
