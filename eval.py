@@ -15,9 +15,10 @@ from pathlib import Path
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from stan_jax import errors, inference
+from stan_jax import inference
 from stan_jax.annotations import youtube_vis
 from stan_jax.annotations.youtube_vis import Dataset
+from stan_jax.commands import script
 from stan_jax.errors import InputError
 from stan_jax.evaluation import youtube_vis_ap
 from stan_jax.files import replacing
@@ -135,5 +136,4 @@ def track(
 
 
 if __name__ == "__main__":
-    with errors.as_messages():
-        app.run(main)
+    script.run(main)

@@ -20,11 +20,12 @@ from absl import app, flags, logging
 from flax import nnx
 from ml_collections import ConfigDict, config_flags
 
-from stan_jax import errors, inference
+from stan_jax import inference
 from stan_jax.annotations import youtube_vis
 from stan_jax.annotations.youtube_vis import Dataset, Video
+from stan_jax.commands import script
 from stan_jax.errors import InputError
-from stan_jax.files import replacing
+from stan_jax.files import replacing, sole_user
 from stan_jax.loading import batches, sources
 from stan_jax.model import parameters
 from stan_jax.model.build import build
@@ -50,10 +51,16 @@ flags.mark_flags_as_required(["config", "workdir"])
 
 
 def main(argv: list[str]) -> None:
-    """Train until the last step, or until SIGTERM; read from top to bottom."""
+    """Train in a workdir that nobody else is using."""
     if len(argv) > 1:
         raise app.UsageError(f"unknown arguments {argv[1:]}; options start with --")
-    config, workdir = flags.FLAGS.config, Path(flags.FLAGS.workdir)
+    workdir = Path(flags.FLAGS.workdir)
+    with sole_user(workdir):
+        train(flags.FLAGS.config, workdir)
+
+
+def train(config: ConfigDict, workdir: Path) -> None:
+    """Train until the last step, or until SIGTERM; read from top to bottom."""
 
     # ---- devices
     logging.set_verbosity(logging.WARNING)
@@ -78,6 +85,8 @@ def main(argv: list[str]) -> None:
     count = sum(x.size for x in jax.tree.leaves(fresh.params))
     pairs = sum(batches.num_pairs(dataset) for dataset, _ in datasets)
     print(f"{count:,} parameters, {len(categories)} classes, {pairs:,} training frames")
+    for line in warnings(config, datasets, pairs):
+        print(line)
     print(f"{mesh.size} x {jax.devices()[0].device_kind}, jax {jax.__version__}")
 
     # ---- where the parameters come from: the workdir's own checkpoint, or `start`
@@ -104,6 +113,9 @@ def main(argv: list[str]) -> None:
         state = TrainState(**tree)
         iterator.set_state(position)
         print(f"resumed at step {step} from {checkpoints.folder}")
+        if step > config.optim.steps:
+            rule = f"is {config.optim.steps}, the run is at step {step}: raise it"
+            raise InputError("optim.steps", "", f"{rule}, or name another --workdir")
     del model, fresh, begun, found  # those of the state count from here on
 
     # Not earlier: a workdir that refuses this config keeps its own.
@@ -202,6 +214,26 @@ def load_sets(
     youtube_vis.check_frames(val)
     require_scorable(val, [c.name for c in datasets[0][0].categories])
     return datasets, val
+
+
+def warnings(
+    config: ConfigDict, datasets: list[tuple[Dataset, float]], pairs: int
+) -> list[str]:
+    """Return a line for whatever of the data training will not see."""
+    lines, data = [], config.data
+    frames = sum(len(v.file_names) for d, _ in datasets for v in d.videos)
+    if frames > pairs:
+        lines.append(
+            f"{frames - pairs:,} of {frames:,} frames show no object: left out"
+        )
+    scales = data.train_scales_hw or (data.scale_hw,)
+    counts = [batches.vanishing(d, data.canvas, scales) for d, _ in datasets]
+    lost, masks = (sum(x) for x in zip(*counts, strict=True))
+    if lost:
+        height, width = min(scales, key=min)
+        at = f"{lost:,} of {masks:,} masks vanish at scale {height} x {width}"
+        lines.append(f"{at}: raise data.canvas and the scales")
+    return lines
 
 
 def make_batches(datasets: list[tuple[Dataset, float]], config: ConfigDict) -> Any:
@@ -348,5 +380,4 @@ def watch_out(
 
 
 if __name__ == "__main__":
-    with errors.as_messages():
-        app.run(main)
+    script.run(main)

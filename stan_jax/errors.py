@@ -31,5 +31,8 @@ def as_messages() -> Generator[None]:
         yield
     except InputError as error:
         sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        print("stopped; what was finished is there", file=sys.stderr)
+        sys.exit(130)  # as shells have it for SIGINT
     except OSError as error:  # a full disk, a folder that may not be written
         sys.exit(f"error: {error.filename or 'disk'}: {error.strerror or error}")

@@ -47,3 +47,30 @@ def require_place(path: str | Path | None, *sources: str | Path) -> None:
         raise InputError(path, "", f"folder {path.parent} must exist")
     if path.resolve() in [Path(source).resolve() for source in sources]:
         raise InputError(path, "", "must not be written over its own source")
+
+
+@contextlib.contextmanager
+def sole_user(folder: str | Path) -> Generator[None]:
+    """Keep other processes that ask likewise out of a folder, until the block ends.
+
+    Raises: InputError where one is in it already, with its number.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows has no such locks
+        yield
+        return
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".in_use", "a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.seek(0)
+            number = file.read().strip() or "another"
+            rule = f"is in use by process {number}: wait for it, or name another"
+            raise InputError(folder, "", rule) from None
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        yield

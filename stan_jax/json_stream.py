@@ -14,6 +14,7 @@ import orjson
 
 from stan_jax.errors import InputError
 
+VIDEOS = frozenset(".mp4 .m4v .mov .mkv .webm .avi .ts .mpg .mpeg".split())
 PIECE = 1 << 21  # characters read at a time
 START = -1  # index of what `members` says at the opening of a list
 _SPACE = " \t\n\r"
@@ -229,7 +230,12 @@ def _rounded(row: object) -> bool:
 
 
 def open_bytes(path: str | Path) -> gzip.GzipFile | io.BufferedReader:
-    """A file, unpacked if it is gzipped, whatever its name."""
+    """A file, unpacked if it is gzipped, whatever its name.
+
+    Raises: InputError for a video, which people hand in where a json is wanted.
+    """
+    if Path(path).suffix.lower() in VIDEOS and Path(path).is_file():
+        raise InputError(path, "", "is a video: stan track reads it")
     with open(path, "rb") as file:
         packed = file.read(2) == b"\x1f\x8b"
     return gzip.GzipFile(path) if packed else open(path, "rb")

@@ -100,7 +100,7 @@ def get_config() -> ConfigDict:
     )
     c.tracking = dict(
         clip_length=6,
-        slots=16,
+        slots=32,
         first_frame="self",  # A12
         legacy_paste=False,
         association=dict(

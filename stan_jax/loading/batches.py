@@ -100,6 +100,29 @@ def num_pairs(dataset: Dataset) -> int:
     return len(plan.all_items(dataset))
 
 
+def vanishing(
+    dataset: Dataset, canvas: tuple[int, int], scales_hw: Sequence[tuple[int, int]]
+) -> tuple[int, int]:
+    """Return how many masks have no pixel left at the smallest scale, of how many."""
+    smallest = min(scales_hw, key=min)
+    lost = total = 0
+    for video in dataset.videos:
+        size_hw = (video.height, video.width)
+        canvas_hw = canvases.canvas_of(*size_hw, canvas)
+        new_hw = canvases.fit(*size_hw, canvas_hw, smallest)[1:]
+        # A mask that is wider and higher than a few steps keeps a pixel for certain.
+        safe = 4 * max(old / new for old, new in zip(size_hw, new_hw, strict=True))
+        for track in plan.trained(video):
+            for rle, box in zip(track.segmentations, track.boxes, strict=True):
+                if rle is None:
+                    continue
+                total += 1
+                if min(box[2] - box[0], box[3] - box[1]) < safe:
+                    mask = youtube_vis.mask(rle, *size_hw)
+                    lost += not clips.resize_mask(mask, new_hw).any()
+    return lost, total
+
+
 def _load_pair(item: plan.Item, settings: _Settings, number: int, into: Pair) -> None:
     """Fill in pair `number` of the run; a generator of its own makes all its draws."""
     rng = np.random.default_rng((settings.seed, 1, number))

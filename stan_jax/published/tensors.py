@@ -164,7 +164,8 @@ def _read_torch(path: Path) -> Any:
         named = re.search(r"GLOBAL (\S+)", str(error))
         what = f" it names {named[1]}." if named else ""
         rule = f"wants to run code, refused:{what} Where you trust it, keep the tensors"
-        rule += " only: torch.save(torch.load(FILE)['state_dict'], OTHER)"
+        rule += " only: torch.save(torch.load(FILE, weights_only=False)['state_dict'],"
+        rule += " OTHER)"
         raise InputError(path, "", rule) from None
 
     def plain(value: Any) -> Any:

@@ -2,7 +2,8 @@
 
     python -m stan_jax.shapes --out=DIR [--hard]
 
-DIR/{train,val}/JPEGImages/<video>/<00000>.jpg and DIR/{train,val}/instances.json.
+DIR/{train,val}/JPEGImages/<video>/<00000>.jpg and DIR/{train,val}/instances.json; and
+DIR/demo.mp4, six seconds without labels, for `stan track`.
 Video number i depends on the seed, its split, its length and size alone.
 """
 
@@ -18,11 +19,14 @@ from PIL import Image
 
 from stan_jax.errors import InputError
 from stan_jax.files import replacing
+from stan_jax.media.mp4 import Mp4
 from stan_jax.shapes import scene, weather
 
 SPLITS = ("train", "val")
 LABELS = "instances.json"
 STAMP = "shapes.json"  # the arguments the folder was filled with
+MP4, MP4_HW = "demo.mp4", (384, 640)
+MP4_SCENE = 25  # of seed 0: a scene whose four objects mostly stay in the picture
 VERSION = 2  # raise when other pictures or labels come from the same arguments
 JPEG = dict(quality=92, subsampling=0)
 
@@ -216,14 +220,25 @@ def main(argv: list[str] | None = None) -> None:
     """Command line; by default the demo set: 320 videos to learn from, 24 held out."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", required=True, help="folder to fill")
-    parser.add_argument("--hard", action="store_true", help="spoil 45 % of the frames")
+    parser.add_argument("--hard", action="store_true", help="spoil 45 %% of the frames")
     defaults = dict(seed=0, train_videos=320, val_videos=24, frames=8, val_frames=12)
     for name, value in (defaults | dict(height=96, width=160)).items():
         parser.add_argument(f"--{name}", type=int, default=value, help=f"({value})")
     arguments = vars(parser.parse_args(argv))
     out = arguments.pop("out")
     generate(out, **arguments, progress=_show)
+    write_mp4(Path(out) / MP4, arguments["seed"])
     print(f"shapes: {out} is ready")
+
+
+def write_mp4(path: Path, seed: int) -> None:
+    """Write a video to try a trained model on, larger and longer than the set's."""
+    if not path.exists():
+        rng = np.random.default_rng([seed, len(SPLITS), MP4_SCENE])
+        film = scene.draw(rng, 60, *MP4_HW)
+        with Mp4(path, rate=10) as video:
+            for frame in film.frames:
+                video.add(frame)
 
 
 def _show(done: int, total: int) -> None:

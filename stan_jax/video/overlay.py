@@ -101,7 +101,8 @@ class Overlays:
 
     def __exit__(self, *error: Any) -> None:
         self._open.__exit__(*error)
-        if error[0] is None and self._rows:
+        stopped = error[0] is not None and issubclass(error[0], KeyboardInterrupt)
+        if self._rows and (error[0] is None or stopped):
             save_sheet(self.folder / SHEET, list(self._rows.values()))
 
 

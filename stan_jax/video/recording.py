@@ -65,6 +65,7 @@ class Recording:
     ):
         self.folder, self.source = Path(folder), source
         self.tracks: Counter[int] = Counter()  # frames by id
+        self._labels: dict[int, Counter[int]] = {}  # frames of each label, by id
         self.facts: dict[str, str] = {}  # for the page, beside those of the source
         numbers = range(1, len(categories) + 1)
         self._names, self.unwritten = fonts.shown(categories, list(numbers))
@@ -139,8 +140,17 @@ class Recording:
             boxes=tracks.boxes,
             segmentations=tracks.segmentations,
         )
-        frame = frame._replace(seconds=seconds)
-        self._waiting.put((frame, tracks._replace(seconds=seconds)))
+        shown = tracks._replace(seconds=seconds, labels=self._usual(tracks))
+        self._waiting.put((frame._replace(seconds=seconds), shown))
+
+    def _usual(self, tracks: FrameTracks) -> np.ndarray:
+        """Label that each track had most often so far, so that its name stays."""
+        for track, label in zip(
+            tracks.ids.tolist(), tracks.labels.tolist(), strict=True
+        ):
+            self._labels.setdefault(track, Counter())[label] += 1
+        usual = [self._labels[n].most_common(1)[0][0] for n in tracks.ids.tolist()]
+        return np.array(usual, tracks.labels.dtype)
 
     def _lasting(self, tracks: FrameTracks) -> FrameTracks:
         if self._min_frames <= 1:
