@@ -63,8 +63,10 @@ def cost(args):
 
     mesh.configure(cpu_devices=1)
     c = importlib.import_module("stan_jax.configs.ytvis19_r50_sta").get_config()
-    # Random weights: all ten rows are used, wherever they lie.
+    # Random weights: all ten rows are used, wherever they lie, each as a new track.
     c.thresholds.score_threshold, c.thresholds.box_nms = 0.0, 1.0
+    c.tracking.association.weights.iou = -1e3
+    c.tracking.association.weights.label = 0.0
     classes = [f"class {n}" for n in range(40)]
     settings = record.from_config(c.to_dict(), classes).settings
     model = build(num_classes=len(classes), **c.model, rngs=nnx.Rngs(0))

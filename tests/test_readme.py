@@ -2,9 +2,12 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tiny_import
+
+from tests import clips
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
@@ -15,10 +18,13 @@ def test_snippet_runs_as_it_stands(monkeypatch, tmp_path, capsys):
     tiny_import.save(tmp_path / "runs/mine")
     monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(0)
-    frames = rng.integers(0, 256, (2, 90, 160, 3), np.uint8)
-    exec(snippet, {"frames": frames})
+    clips.write(tmp_path / "street.mp4", count=4, hw=(90, 160))
+    images = rng.integers(0, 256, (2, 90, 160, 3), np.uint8)
+    names: dict[str, Any] = {"images": images, "height": 90, "width": 160}
+    exec(snippet, names)
     lines = capsys.readouterr().out.splitlines()
     assert len([line for line in lines if "90, 160)" in line]) == 2
+    assert names["state"].seen == 2
 
 
 def test_files_and_targets_that_it_names_are_there():

@@ -153,7 +153,7 @@ def zeros(shapes: MemoryQueue) -> MemoryQueue:
 class Tracker:
     """A program with parameters: tracks the objects of any frames.
 
-        state = tracker.start((height, width))
+        state = tracker.start(height, width)
         state, tracks = tracker.step(state, frame)      # one frame after another
         for tracks in tracker.track(frames): ...        # or a clip at a time
 
@@ -175,13 +175,13 @@ class Tracker:
         return self.program.settings
 
     # What users hand in has no type here, so that their mistakes get our own words.
-    def start(self, size_hw: Any) -> State:
+    def start(self, height: Any, width: Any = None) -> State:
         """Return the state before the first frame of a video.
 
-        size_hw: (height, width) of its frames in pixels.
+        height, width: of its frames in pixels; one pair will do as well.
         Raises: InputError for anything else.
         """
-        size_hw = _checked_size(size_hw)
+        size_hw = _checked_size(height if width is None else (height, width))
         canvas_hw = canvases.canvas_of(*size_hw, self.settings.canvas)
         return State(self.program.empty(canvas_hw), size_hw)
 
@@ -346,7 +346,7 @@ class Tracker:
             for memory in (wanted, state.memory)
         ]
         if sides[0] != sides[1]:
-            rule = "is of another tracker or canvas; begin with tracker.start(size_hw)"
+            rule = "is of another tracker or canvas; begin with tracker.start"
             raise InputError("state", "", rule)
 
 
