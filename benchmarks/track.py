@@ -63,8 +63,8 @@ def cost(args):
 
     mesh.configure(cpu_devices=1)
     c = importlib.import_module("stan_jax.configs.ytvis19_r50_sta").get_config()
-    # Random weights: all ten rows are used, wherever they lie. Each frame is taken for a
-    # scene of its own, else most of them would contend for one track and be dropped.
+    # Random weights: all ten rows are used, wherever they lie. Each frame is taken for
+    # a scene of its own, else most rows would contend for one track and be dropped.
     c.thresholds.score_threshold, c.thresholds.box_nms = 0.0, 1.0
     c.tracking.clip_length = 1
     classes = [f"class {n}" for n in range(40)]
