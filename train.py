@@ -43,7 +43,7 @@ from stan_jax.training import optimizer, train_step
 from stan_jax.training.losses import LossKinds, Sampling
 from stan_jax.training.metrics import MetricWriter
 from stan_jax.training.train_step import TrainState
-from stan_jax.video import overlay, progress
+from stan_jax.video import progress, recording
 
 config_flags.DEFINE_config_file("config", None, "What to train.", lock_config=True)
 flags.DEFINE_string("workdir", None, "Where checkpoints and metrics go.")
@@ -348,7 +348,7 @@ class Examples:
         """Draw the frame if it is one of the chosen."""
         if video.id in self._ids and frame.index == len(video.file_names) // 2:
             image = youtube_vis.read_frame(self._dataset, video, frame.index)
-            self.images[f"val/{video.name}"] = overlay.picture_of(
+            self.images[f"val/{video.name}"] = recording.picture_of(
                 image, frame.above(self._score)
             )
 

@@ -3,7 +3,8 @@
     stan show instances.json frames pictures
     stan show instances.json frames pictures --results results.json --score 0.5
 
-Leaves an mp4 of each video and contact_sheet.png. Annotations
+Leaves contact_sheet.png, and for each video a folder with overlay.mp4, tracks.jsonl
+and the page index.html. Annotations
 are drawn where the file has some, results where they are given; an object and the track
 that found it wear one colour.
 """

@@ -90,7 +90,7 @@ class Source:
 
     live = False
 
-    def __init__(self, name: str, window: Window):
+    def __init__(self, name: str, window: Window = WHOLE):
         window.check()
         self.name, self.window = name, window
         self.rate: Fraction | None = None

@@ -1,8 +1,9 @@
-"""Overlays of an evaluation: a video per clip and one sheet of frames."""
+"""Overlays of an evaluation: a folder per video and one sheet of frames."""
 
 import contextlib
 import json
 from collections.abc import Mapping, Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,10 @@ from PIL import Image
 
 from stan_jax.errors import InputError
 from stan_jax.files import replacing
-from stan_jax.masks import codec
-from stan_jax.media.mp4 import Mp4
+from stan_jax.media.source import Frame, Source
 from stan_jax.tracking.frame_tracks import FrameTracks
 from stan_jax.video import draw
-from stan_jax.video.draw import PLAIN, Style, Trails
+from stan_jax.video.recording import FILES, Recording, picture_of
 
 SHEET_WIDTH = 320  # pixels of one picture on the sheet
 GAP = 6
@@ -26,8 +26,10 @@ SHEET, WRITTEN = "contact_sheet.png", ".written.json"
 class Overlays:
     """Draws the tracks of some videos into `folder`; a context manager.
 
-    Leaves <video>.mp4 and `contact_sheet.png`, one row a video with `columns` frames
-    evenly spaced in time. Those of an earlier run in the same folder go.
+    Leaves a folder for each video with the files of a `Recording`: overlay.mp4,
+    tracks.jsonl and the page index.html; and `contact_sheet.png`, one row a video with
+    `columns` frames evenly spaced in time. Those of an earlier run in the same folder
+    go; after Ctrl-C those of finished videos stay.
     """
 
     def __init__(
@@ -41,7 +43,7 @@ class Overlays:
         self._frames_per_s = frames_per_s
         self._rows: dict[tuple[str, str], list[np.ndarray]] = {}
         self._open = contextlib.ExitStack()  # the video that is being written
-        self._video: Mp4 | None = None
+        self._recording: Recording | None = None
         self._written: list[str] = []
 
     def __enter__(self) -> "Overlays":
@@ -53,90 +55,64 @@ class Overlays:
         frame: tuple[int, int],
         image: UInt8[np.ndarray, "h w 3"],
         tracks: FrameTracks,
+        pictures: Mapping[str, UInt8[np.ndarray, "_h _w 3"]] | None = None,
     ) -> None:
-        """Draw a frame. Frames of a video come in order.
+        """Add a frame. Frames of a video come in order.
 
-        frame: its number and how many the video has.
-        """
-        self.put(video, frame, {"": picture_of(image, tracks)})
-
-    def put(
-        self,
-        video: str,
-        frame: tuple[int, int],
-        pictures: Mapping[str, UInt8[np.ndarray, "h w 3"]],
-    ) -> None:
-        """Add a frame that is drawn already, perhaps several times.
-
-        pictures: by what they show; side by side in the mp4, a row each on the sheet.
+        Args:
+          frame: its number and how many the video has.
+          tracks: in the frame, for lines and page.
+          pictures: drawn already, by what they show: side by side in the mp4, a row
+            each on the sheet; default: the image with its tracks.
         """
         index, length = frame
         if index == 0:
-            self._open.close()
-            self._forget_older()
-            name = f"{video}.mp4"
-            mp4 = Mp4(self.folder / name, rate=self._frames_per_s)
-            self._video = self._open.enter_context(mp4)
-            self._written.append(name)
-            (self.folder / WRITTEN).write_text(json.dumps(self._written))
-        if self._video:
-            parts = [
-                draw.caption(picture, name) if name else picture
-                for name, picture in pictures.items()
-            ]
-            self._video.add(np.concatenate(parts, axis=1))
+            self._begin(video, tracks.categories)
+        assert self._recording is not None
+        if pictures is None:
+            pictures = {"": picture_of(image, tracks)}
+        parts = [
+            draw.caption(part, name) if name else part
+            for name, part in pictures.items()
+        ]
+        picture = np.concatenate(parts, axis=1)
+        seconds = index / self._frames_per_s
+        duration = 1 / self._frames_per_s
+        self._recording.add(Frame(image, seconds, duration), tracks, picture)
         if index in columns(length, self._columns):
-            for name, picture in pictures.items():
+            for name, part in pictures.items():
                 text = "  ".join(x for x in (video, f"frame {index}", name) if x)
                 row = self._rows.setdefault((video, name), [])
-                row.append(_thumbnail(picture, text))
+                row.append(_thumbnail(part, text))
+
+    def _begin(self, video: str, categories: Sequence[str]) -> None:
+        self._open.close()
+        self._forget_older()
+        source = Source(video)
+        source.rate = Fraction(self._frames_per_s)
+        recording = Recording(self.folder / video, source, categories)
+        self._recording = self._open.enter_context(recording)
+        self._written.append(video)
+        (self.folder / WRITTEN).write_text(json.dumps(self._written))
 
     def _forget_older(self) -> None:
         """Remove what an earlier run left here, before the first file of this one."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        if not self._written and (self.folder / WRITTEN).is_file():
-            for name in json.loads((self.folder / WRITTEN).read_text()):
-                (self.folder / Path(name).name).unlink(missing_ok=True)
-            (self.folder / SHEET).unlink(missing_ok=True)
+        if self._written or not (self.folder / WRITTEN).is_file():
+            return
+        for name in json.loads((self.folder / WRITTEN).read_text()):
+            folder = self.folder / Path(name).name
+            for file in FILES.values():
+                (folder / file).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # it holds something else, or is gone
+                folder.rmdir()
+        (self.folder / SHEET).unlink(missing_ok=True)
 
     def __exit__(self, *error: Any) -> None:
         self._open.__exit__(*error)
         stopped = error[0] is not None and issubclass(error[0], KeyboardInterrupt)
         if self._rows and (error[0] is None or stopped):
             save_sheet(self.folder / SHEET, list(self._rows.values()))
-
-
-def picture_of(
-    image: UInt8[np.ndarray, "h w 3"],
-    tracks: FrameTracks,
-    *,
-    names: Sequence[str] | None = None,
-    style: Style = PLAIN,
-    trails: Trails | None = None,
-) -> UInt8[np.ndarray, "h2 w2 3"]:
-    """Return the frame with its tracks; each says class, identity and score.
-
-    names: of the classes by label, as they are to be written; default: the model's.
-    """
-    names = tracks.categories if names is None else names
-    texts = [
-        f"{names[label]} {track}"
-        + (f"  {score:.2f}" if "scores" not in style.hide else "")
-        for label, track, score in zip(
-            tracks.labels.tolist(),
-            tracks.ids.tolist(),
-            tracks.scores.tolist(),
-            strict=True,
-        )
-    ]
-    ways = []
-    if trails is not None and tracks.seconds is not None:
-        ways = trails.see(tracks.seconds, tracks.ids, tracks.boxes)
-    parts = [codec.decode_part(rle) for rle in tracks.segmentations]
-    numbers = tracks.labels if style.color_by == "class" else tracks.ids
-    return draw.overlay(
-        image, parts, tracks.boxes, numbers, texts, style=style, trails=ways
-    )
 
 
 def columns(length: int, number: int) -> list[int]:

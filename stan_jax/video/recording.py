@@ -11,16 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import UInt8
 from PIL import Image
 
 from stan_jax.errors import InputError
+from stan_jax.masks import codec
 from stan_jax.media.mp4 import Mp4, Sound
 from stan_jax.media.source import Frame, Source
 from stan_jax.media.video_file import VideoFile
 from stan_jax.results import exports
 from stan_jax.results.frame_lines import LinesWriter
 from stan_jax.tracking.frame_tracks import FrameTracks
-from stan_jax.video import fonts, overlay, page
+from stan_jax.video import draw, fonts, page
 from stan_jax.video.draw import PLAIN, Style, Trails
 
 OVERLAY, LINES, PAGE = "overlay.mp4", "tracks.jsonl", "index.html"
@@ -122,8 +124,13 @@ class Recording:
         found = {what: self.folder / name for what, name in FILES.items()}
         return {k: path for k, path in found.items() if path.is_file()} | self._made
 
-    def add(self, frame: Frame, tracks: FrameTracks) -> None:
-        """Take in the next frame and the tracks in it."""
+    def add(
+        self, frame: Frame, tracks: FrameTracks, picture: np.ndarray | None = None
+    ) -> None:
+        """Take in the next frame and the tracks in it.
+
+        picture: for the overlay, where it is drawn already.
+        """
         if self._error is not None:
             raise self._error
         self.tracks.update(tracks.ids.tolist())
@@ -141,7 +148,7 @@ class Recording:
             segmentations=tracks.segmentations,
         )
         shown = tracks._replace(seconds=seconds, labels=self._usual(tracks))
-        self._waiting.put((frame._replace(seconds=seconds), shown))
+        self._waiting.put((frame._replace(seconds=seconds), shown, picture))
 
     def _usual(self, tracks: FrameTracks) -> np.ndarray:
         """Label that each track had most often so far, so that its name stays."""
@@ -167,15 +174,18 @@ class Recording:
             except Exception as error:
                 self._error = error
 
-    def _draw(self, frame: Frame, tracks: FrameTracks) -> None:
+    def _draw(
+        self, frame: Frame, tracks: FrameTracks, picture: np.ndarray | None
+    ) -> None:
         if self._overlay is not None:
-            picture = overlay.picture_of(
-                frame.image,
-                tracks,
-                names=self._names,
-                style=self._style,
-                trails=self._trails,
-            )
+            if picture is None:
+                picture = picture_of(
+                    frame.image,
+                    tracks,
+                    names=self._names,
+                    style=self._style,
+                    trails=self._trails,
+                )
             self._overlay.add(picture, frame.seconds, frame.duration)
         if self._page is not None:
             self._page.add(_small(frame.image))
@@ -255,3 +265,36 @@ def _facts_of(source: Source, frames: int) -> dict[str, str]:
     facts["broken"] = str(source.bad)
     facts["skipped"] = str(source.skipped)
     return facts
+
+
+def picture_of(
+    image: UInt8[np.ndarray, "h w 3"],
+    tracks: FrameTracks,
+    *,
+    names: Sequence[str] | None = None,
+    style: Style = PLAIN,
+    trails: Trails | None = None,
+) -> UInt8[np.ndarray, "h2 w2 3"]:
+    """Return the frame with its tracks; each says class, identity and score.
+
+    names: of the classes by label, as they are to be written; default: the model's.
+    """
+    names = tracks.categories if names is None else names
+    texts = [
+        f"{names[label]} {track}"
+        + (f"  {score:.2f}" if "scores" not in style.hide else "")
+        for label, track, score in zip(
+            tracks.labels.tolist(),
+            tracks.ids.tolist(),
+            tracks.scores.tolist(),
+            strict=True,
+        )
+    ]
+    ways = []
+    if trails is not None and tracks.seconds is not None:
+        ways = trails.see(tracks.seconds, tracks.ids, tracks.boxes)
+    parts = [codec.decode_part(rle) for rle in tracks.segmentations]
+    numbers = tracks.labels if style.color_by == "class" else tracks.ids
+    return draw.overlay(
+        image, parts, tracks.boxes, numbers, texts, style=style, trails=ways
+    )

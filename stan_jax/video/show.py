@@ -12,10 +12,12 @@ from stan_jax.annotations import youtube_vis
 from stan_jax.annotations.youtube_vis import Dataset, Video
 from stan_jax.errors import InputError
 from stan_jax.masks import codec, run_lengths
+from stan_jax.masks.codec import RLE
 from stan_jax.masks.run_lengths import Masks
 from stan_jax.metrics.overlap import iou
 from stan_jax.metrics.tracks import PredictedTrack
 from stan_jax.results import readers
+from stan_jax.tracking.frame_tracks import FrameTracks
 from stan_jax.video import draw, fonts, overlay
 
 SAME = 0.5  # overlap from which a found track wears the colour of an object
@@ -25,8 +27,15 @@ class Shown(NamedTuple):
     """One track as it is drawn."""
 
     number: int  # decides the colour
-    text: str
+    name: str  # of the class
+    score: float | None
     masks: Masks
+
+    @property
+    def text(self) -> str:
+        """What stands beside it."""
+        score = "" if self.score is None else f"  {self.score:.2f}"
+        return f"{self.name} {self.number}{score}"
 
 
 class Drawn(NamedTuple):
@@ -48,7 +57,7 @@ def show(
     frames_per_s: int = 6,
     watch: Callable[[Video, int], None] = lambda video, t: None,
 ) -> Drawn:
-    """Draw some videos of a dataset into the folder `out`, as `overlays.Overlays` does.
+    """Draw some videos of a dataset into the folder `out`, as `overlay.Overlays` does.
 
     Args:
       results: of the same videos. Annotations and results are two sides; an object and
@@ -79,7 +88,10 @@ def show(
                 pictures = {
                     name: _drawn(image, rows, t) for name, rows in sides.items()
                 }
-                overlays.put(names[video.id], (t, length), pictures)
+                side = sides["found" if results else "annotated"]
+                shown = _frame_tracks(side, t, image.shape[:2])
+                where = names[video.id], (t, length)
+                overlays.add(*where, image, shown, pictures)
                 watch(video, t)
     return Drawn(len(videos), dict(total), hidden, unwritten)
 
@@ -100,7 +112,7 @@ def _sides(
             for track in video.tracks
         ]
         sides["annotated"] = [
-            Shown(n, f"{classes[dataset.categories[track.label].id]} {n}", masks)
+            Shown(n, classes[dataset.categories[track.label].id], None, masks)
             for n, (track, masks) in enumerate(
                 zip(video.tracks, objects, strict=True), start=1
             )
@@ -112,8 +124,8 @@ def _sides(
         sides["found"] = [
             Shown(
                 n,
-                f"{classes.get(track.category_id, track.category_id)} {n}"
-                f"  {track.score:.2f}",
+                classes.get(track.category_id, str(track.category_id)),
+                track.score,
                 track.masks,
             )
             for n, track in zip(numbers, found, strict=True)
@@ -152,12 +164,37 @@ def _numbers(objects: list[Masks], found: Sequence[PredictedTrack]) -> list[int]
     return numbers
 
 
+def _seen(tracks: Sequence[Shown], t: int) -> list[tuple[Shown, RLE]]:
+    """Tracks with a pixel in frame t, and their masks."""
+    seen = [x for x in tracks if t < len(x.masks.texts) and x.masks.areas[t]]
+    return [(x, rle) for x in seen if (rle := x.masks.rle(t)) is not None]
+
+
+def _frame_tracks(
+    tracks: Sequence[Shown], t: int, size_hw: tuple[int, int]
+) -> FrameTracks:
+    """The tracks of a frame as a tracker would give them; annotations score 1."""
+    names = sorted({x.name for x in tracks})
+    seen = _seen(tracks, t)
+    scores = [1.0 if x.score is None else x.score for x, _ in seen]
+    return FrameTracks(
+        index=t,
+        size_hw=size_hw,
+        ids=np.array([x.number for x, _ in seen], int),
+        labels=np.array([names.index(x.name) for x, _ in seen], int),
+        scores=np.array(scores, np.float32),
+        boxes=codec.tight_boxes([rle for _, rle in seen]),
+        segmentations=tuple(rle for _, rle in seen),
+        evicted=0,
+        categories=tuple(names),
+    )
+
+
 def _drawn(
     image: UInt8[np.ndarray, "h w 3"], tracks: Sequence[Shown], t: int
 ) -> UInt8[np.ndarray, "h2 w2 3"]:
-    seen = [x for x in tracks if t < len(x.masks.texts) and x.masks.areas[t]]
-    rles = [rle for x in seen if (rle := x.masks.rle(t)) is not None]
-    parts = [codec.decode_part(rle) for rle in rles]
-    numbers = np.array([x.number for x in seen], int)
-    boxes = codec.tight_boxes(rles)
-    return draw.overlay(image, parts, boxes, numbers, [x.text for x in seen])
+    seen = _seen(tracks, t)
+    parts = [codec.decode_part(rle) for _, rle in seen]
+    numbers = np.array([x.number for x, _ in seen], int)
+    boxes = codec.tight_boxes([rle for _, rle in seen])
+    return draw.overlay(image, parts, boxes, numbers, [x.text for x, _ in seen])

@@ -8,6 +8,7 @@ from stan_jax.errors import InputError
 from stan_jax.masks import codec
 from stan_jax.tracking.frame_tracks import FrameTracks
 from stan_jax.video import draw, overlay
+from stan_jax.video.recording import FILES
 
 
 def show(overlays, video, length, hw=(90, 160), start=0):
@@ -58,8 +59,10 @@ def test_overlays_leave_one_video_per_clip_and_one_sheet(tmp_path):
     with overlay.Overlays(tmp_path / "out", columns=3) as overlays:
         show(overlays, "a", 7)
         show(overlays, "b", 2)
-        assert os.path.exists(tmp_path / "out" / "a.mp4")
-    assert listed(tmp_path / "out") == ["a.mp4", "b.mp4", "contact_sheet.png"]
+        assert os.path.exists(tmp_path / "out" / "a" / "overlay.mp4")
+    assert listed(tmp_path / "out") == ["a", "b", "contact_sheet.png"]
+    for name in "ab":
+        assert listed(tmp_path / "out" / name) == sorted(FILES.values())
     sheet = sheet_of(tmp_path / "out")
     assert sheet.shape == (2 * (180 + 6) + 6, 3 * (320 + 6) + 6, 3)
     # Rows are videos: the second has two frames, so its third place is empty.
@@ -72,11 +75,27 @@ def test_overlays_leave_one_video_per_clip_and_one_sheet(tmp_path):
 
 def test_overlays_of_an_earlier_run_go_and_other_files_stay(tmp_path):
     (tmp_path / "holiday.mp4").write_text("mine")
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "notes.txt").write_text("mine")
     for names in (["a", "b"], ["c"]):
         with overlay.Overlays(tmp_path) as overlays:
             for name in names:
                 show(overlays, name, 2)
-    assert listed(tmp_path) == ["c.mp4", "contact_sheet.png", "holiday.mp4"]
+    assert listed(tmp_path) == ["b", "c", "contact_sheet.png", "holiday.mp4"]
+    assert listed(tmp_path / "b") == ["notes.txt"]
+
+
+def test_ctrl_c_keeps_the_videos_that_are_finished(tmp_path):
+    def run():
+        with overlay.Overlays(tmp_path) as overlays:
+            show(overlays, "a", 3)
+            show(overlays, "b", 2)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run()
+    assert listed(tmp_path) == ["a", "b", "contact_sheet.png"]
+    assert listed(tmp_path / "a") == sorted(FILES.values())
 
 
 def test_sheet_shows_the_track_where_it_is_in_its_colour(tmp_path):
@@ -106,7 +125,7 @@ def test_no_videos_leave_no_sheet(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
-def test_an_error_leaves_no_half_video_and_no_sheet(tmp_path):
+def test_an_error_leaves_what_was_done_and_no_sheet(tmp_path):
     def run():
         with overlay.Overlays(tmp_path) as overlays:
             show(overlays, "a", 3)
@@ -115,7 +134,7 @@ def test_an_error_leaves_no_half_video_and_no_sheet(tmp_path):
 
     with pytest.raises((RuntimeError, ValueError)):
         run()
-    assert listed(tmp_path) == ["a.mp4"]
+    assert listed(tmp_path) == ["a", "b"]
 
 
 def test_a_sheet_that_cannot_be_written_is_one_clear_error(tmp_path, monkeypatch):

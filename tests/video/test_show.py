@@ -105,9 +105,9 @@ def test_video_holds_both_sides_beside_each_other(tmp_path, files):
     for row in root["videos"]:  # two videos in one folder are told apart
         row["file_names"] = root["videos"][0]["file_names"]
     run(tmp_path, root, found, "--fps", "3")
-    names = [".written.json", "contact_sheet.png", "v1-1.mp4", "v1-2.mp4"]
+    names = [".written.json", "contact_sheet.png", "v1-1", "v1-2"]
     assert sorted(os.listdir(tmp_path / "out")) == names
-    with av.open(str(tmp_path / "out" / "v1-1.mp4")) as video:
+    with av.open(str(tmp_path / "out" / "v1-1" / "overlay.mp4")) as video:
         assert video.streams.video[0].average_rate == 3
         pictures = [frame.to_ndarray(format="rgb24") for frame in video.decode()]
     assert len(pictures) == FRAMES
