@@ -25,7 +25,7 @@ from stan_jax.annotations import youtube_vis
 from stan_jax.annotations.youtube_vis import Dataset, Video
 from stan_jax.commands import script
 from stan_jax.errors import InputError
-from stan_jax.files import replacing, sole_user
+from stan_jax.files import replacing, require_room, sole_user
 from stan_jax.loading import batches, sources
 from stan_jax.model import parameters
 from stan_jax.model.build import build
@@ -87,6 +87,8 @@ def train(config: ConfigDict, workdir: Path) -> None:
     print(f"{count:,} parameters, {len(categories)} classes, {pairs:,} training frames")
     for line in warnings(config, datasets, pairs):
         print(line)
+    # Parameters and two moments of each, in the checkpoints kept and the one written.
+    require_room(workdir, 12 * count * (config.run.keep_checkpoints + 2))
     print(f"{mesh.size} x {jax.devices()[0].device_kind}, jax {jax.__version__}")
 
     # ---- where the parameters come from: the workdir's own checkpoint, or `start`
@@ -221,6 +223,10 @@ def warnings(
 ) -> list[str]:
     """Return a line for whatever of the data training will not see."""
     lines, data = [], config.data
+    given = config_flags.get_override_values(flags.FLAGS["config"])
+    if "data.batch" in given and "optim.peak_lr" not in given:
+        rule = "is not the config's, optim.peak_lr is: change it in proportion"
+        lines.append(f"data.batch {rule}")
     frames = sum(len(v.file_names) for d, _ in datasets for v in d.videos)
     if frames > pairs:
         lines.append(

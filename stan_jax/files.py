@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 from collections.abc import Generator
 from pathlib import Path
 
@@ -47,6 +48,15 @@ def require_place(path: str | Path | None, *sources: str | Path) -> None:
         raise InputError(path, "", f"folder {path.parent} must exist")
     if path.resolve() in [Path(source).resolve() for source in sources]:
         raise InputError(path, "", "must not be written over its own source")
+
+
+def require_room(folder: str | Path, room: int) -> None:
+    """Raise InputError unless the disk of a folder, there or not, has `room` bytes."""
+    folder = Path(folder)
+    above = next(x for x in (folder, *folder.absolute().parents) if x.is_dir())
+    if (free := shutil.disk_usage(above).free) < room:
+        rule = f"has {free >> 20} MB left on its disk, needs at least {room >> 20}"
+        raise InputError(folder, "", rule)
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ early, with every file whole.
 """
 
 import argparse
+import contextlib
 import sys
 import time
 from collections.abc import Sequence
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from stan_jax.media.source import Source
     from stan_jax.signals import Signals
     from stan_jax.tracking.tracker import Tracker
+    from stan_jax.video.screen import Screen
 
 HIDDEN = ("labels", "scores", "boxes", "masks")
 ALSO = ("results", "csv", "mot", "mots", "cvat", "masks", "cutouts")
@@ -75,6 +77,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     look.add_argument(
         "--trail", type=float, default=1.0, metavar="S", help="seconds of way (1)"
     )
+    look.add_argument("--show", action="store_true", help="in a window, meanwhile")
     look.add_argument("--no-overlay", action="store_true")
     look.add_argument("--no-page", action="store_true")
     parser.add_argument("--device", help="cpu, cuda or tpu (the best there is)")
@@ -85,6 +88,7 @@ def run(args: argparse.Namespace) -> int:
     from stan_jax.media import open as media
     from stan_jax.media.source import Window
     from stan_jax.signals import Signals
+    from stan_jax.video.screen import Screen
 
     window = Window(args.start, args.end, args.every, args.max_frames, args.new_at_cuts)
     check(args)
@@ -92,24 +96,27 @@ def run(args: argparse.Namespace) -> int:
     sources = [openers[0]()]  # before the model is read: a wrong name is told at once
     folders = places(args, len(openers), sources[0].name)
     status = 0
-    with Signals(("SIGINT", "SIGTERM", "SIGHUP")) as signals:
+    with contextlib.ExitStack() as stack:
+        signals = stack.enter_context(Signals(("SIGINT", "SIGTERM", "SIGHUP")))
+        screen = stack.enter_context(Screen("stan track")) if args.show else None
         model = open_model(args)
-        for number, opener in enumerate(openers):
+        for number, opener in enumerate(openers, start=1):
             try:
                 source = sources.pop() if sources else opener()
-                folder = folders(source.name)
-                track(args, model, source, folder, signals)
+                track(args, model, source, folders(source.name), signals, screen)
             except InputError as error:
                 if len(openers) == 1:
                     raise
                 print(f"error: {error}", file=sys.stderr)
                 status = 1
-            if signals.received:
-                left = len(openers) - number - 1
+            closed = screen is not None and screen.closed
+            if signals.received or closed:
+                left = len(openers) - number
+                cause = signals.received or "closing the window"
                 more = f", {left} videos were not begun" if left else ""
-                code = signals.exit_status
-                print(f"stopped by {signals.received}{more}: exit status {code}")
-                return code
+                status = signals.exit_status
+                print(f"stopped by {cause}{more}: exit status {status}")
+                break
     return status
 
 
@@ -154,8 +161,7 @@ def places(args: argparse.Namespace, number: int, first: str) -> Any:
 
 def require_free(args: argparse.Namespace, folder: Path) -> None:
     """Raise InputError where results of another run lie, or no room is left."""
-    import shutil
-
+    from stan_jax.files import require_room
     from stan_jax.video.recording import FILES
 
     if folder.exists() and not folder.is_dir():
@@ -170,10 +176,7 @@ def require_free(args: argparse.Namespace, folder: Path) -> None:
     if there and not args.overwrite:
         rule = f"holds {there[0]} of an earlier run: name another --out, or --overwrite"
         raise InputError(folder, "", rule)
-    above = next(x for x in (folder, *folder.absolute().parents) if x.is_dir())
-    if (free := shutil.disk_usage(above).free) < ROOM:
-        rule = f"has {free >> 20} MB left on its disk, needs at least {ROOM >> 20}"
-        raise InputError(folder, "", rule)
+    require_room(folder, ROOM)
 
 
 def open_model(args: argparse.Namespace) -> "tuple[Tracker, str]":
@@ -218,6 +221,7 @@ def track(
     source: "Source",
     folder: Path,
     signals: "Signals",
+    screen: "Screen | None",
 ) -> None:
     """Track one video into its folder and say what came of it."""
     from stan_jax.video import progress
@@ -240,6 +244,7 @@ def track(
         with_overlay=not args.no_overlay,
         with_page=not args.no_page,
         also=args.also,
+        watch=screen.put if screen else None,
     )
     signals.then = source.stop
     print(f"input   {source.describe()}")
@@ -254,7 +259,9 @@ def track(
             evicted = tracks.evicted
             pace.add(tracker.settings.clip_length)
             bar.advance({"tracks": len(tracks.ids), "frames/s": round(pace.rate, 1)})
-            if signals.received:
+            if screen is not None:
+                screen.refresh()
+            if signals.received or (screen is not None and screen.closed):
                 break
         recording.facts |= {"model": name, "speed": f"{pace.rate:.1f} frames/s"}
     signals.then = None

@@ -5,7 +5,7 @@ import queue
 import re
 import threading
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,7 @@ class Recording:
       style: of the overlay.
       min_frames: a track is shown from this frame of its on.
       with_overlay, with_page: whether these are wanted.
+      watch: called with each picture of the overlay, in the thread that draws.
       also: names of `exports.FORMATS`, and "cutouts": a PNG of each track in each
         frame, on a transparent ground.
     Raises: InputError if a file cannot be written.
@@ -64,6 +65,7 @@ class Recording:
         with_overlay: bool = True,
         with_page: bool = True,
         also: Sequence[str] = (),
+        watch: Callable[[np.ndarray], None] | None = None,
     ):
         self.folder, self.source = Path(folder), source
         self.tracks: Counter[int] = Counter()  # frames by id
@@ -73,12 +75,13 @@ class Recording:
         self._names, self.unwritten = fonts.shown(categories, list(numbers))
         self._style, self._min_frames = style, min_frames
         self._with_overlay, self._with_page = with_overlay, with_page
-        self._also, self._made = tuple(also), {}
+        self._also, self._made, self._watch = tuple(also), {}, watch
         self._trails = Trails(style.trail_s) if style.trail_s > 0 else None
         self._waiting: queue.Queue = queue.Queue(AHEAD)
         self._error: Exception | None = None
         self._thread: threading.Thread | None = None
         self._stack = contextlib.ExitStack()
+        self._small: tuple[int, int] | None = None  # size of the page's video
 
     def __enter__(self) -> "Recording":
         try:
@@ -177,7 +180,7 @@ class Recording:
     def _draw(
         self, frame: Frame, tracks: FrameTracks, picture: np.ndarray | None
     ) -> None:
-        if self._overlay is not None:
+        if self._overlay is not None or self._watch is not None:
             if picture is None:
                 picture = picture_of(
                     frame.image,
@@ -186,9 +189,15 @@ class Recording:
                     style=self._style,
                     trails=self._trails,
                 )
-            self._overlay.add(picture, frame.seconds, frame.duration)
+            if self._overlay is not None:
+                self._overlay.add(picture, frame.seconds, frame.duration)
+            if self._watch is not None:
+                self._watch(picture)
         if self._page is not None:
-            self._page.add(_small(frame.image))
+            # All in one size: where that of the source changes, the page stretches the
+            # picture back to it, under masks of that size.
+            self._small = self._small or _size_of_page(frame.image)
+            self._page.add(_resized(frame.image, self._small))
         if "cutouts" in self._also:
             self._cut_out(frame, tracks)
 
@@ -245,13 +254,19 @@ class Recording:
             video.unlink(missing_ok=True)
 
 
-def _small(image: np.ndarray) -> np.ndarray:
+def _size_of_page(image: UInt8[np.ndarray, "h w 3"]) -> tuple[int, int]:
+    """Width and height of the page's video: even, so that no row is repeated."""
     height, width = image.shape[:2]
     factor = min(1.0, PAGE_WIDTH / width)
-    if factor == 1:
+    width, height = (max(2, 2 * round(x * factor / 2)) for x in (width, height))
+    return width, height
+
+
+def _resized(
+    image: UInt8[np.ndarray, "h w 3"], size: tuple[int, int]
+) -> UInt8[np.ndarray, "h2 w2 3"]:
+    if image.shape[1::-1] == size:
         return image
-    # A multiple of two, so that no row is repeated and the masks lie where they should.
-    size = (PAGE_WIDTH, max(2, 2 * round(height * factor / 2)))
     return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))
 
 

@@ -388,3 +388,30 @@ def test_other_formats_are_written_beside_the_lines(model, clip, tmp_path, capsy
     cut = [path for path in (tmp_path / "cutouts").rglob("*.png")]
     assert 0 < len(cut) <= shown
     assert len(os.listdir(tmp_path / "masks")) == 12
+
+
+def test_a_window_without_a_screen_is_one_line(model, clip, tmp_path, monkeypatch):
+    monkeypatch.delenv("DISPLAY", raising=False)
+    with pytest.raises(SystemExit) as left:
+        track(model, tmp_path / "out", clip, options=["--show"])
+    assert "--show: there is no screen to show it on" in str(left.value.code)
+
+
+def test_a_change_of_size_keeps_masks_and_pictures_together(model, tmp_path, capsys):
+    parts = [
+        clips.write(tmp_path / f"{h}.h264", muxer="h264", hw=(h, w))
+        for h, w in ((96, 160), (160, 96))
+    ]
+    path = tmp_path / "both.h264"
+    path.write_bytes(b"".join(part.read_bytes() for part in parts))
+    lines = track(model, tmp_path / "out", path)
+    assert [line["size"] for line in lines] == [[96, 160]] * 12 + [[160, 96]] * 12
+    first, second = (
+        {x["id"] for line in some for x in line["tracks"]}
+        for some in (lines[:12], lines[12:])
+    )
+    assert not first & second
+    assert "memory starts anew" in capsys.readouterr().out
+    times, pictures, _, _ = video(tmp_path / "out" / "overlay.mp4")
+    assert len(times) == 24
+    assert len({picture.shape for picture in pictures}) == 1

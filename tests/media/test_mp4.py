@@ -1,6 +1,7 @@
 import contextlib
 import os
 import resource
+from fractions import Fraction
 
 import av
 import numpy as np
@@ -104,3 +105,54 @@ def test_a_folder_that_cannot_be_made_is_one_clear_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot be written"):
         save(tmp_path / "file" / "a.mp4", pictures((16, 16)))
+
+
+def test_a_picture_larger_than_players_take_is_reduced(tmp_path):
+    path = tmp_path / "a.mp4"
+    save(path, [np.full((60, 8192, 3), 90, np.uint8)])
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        assert (stream.width, stream.height) == (4096, 30)
+
+
+def test_a_picture_of_another_size_is_fitted_in_with_bars(tmp_path):
+    path = tmp_path / "a.mp4"
+    white = np.full((64, 64, 3), 230, np.uint8)
+    save(path, [white, np.full((32, 64, 3), 230, np.uint8)])
+    with av.open(str(path)) as container:
+        _, second = [f.to_ndarray(format="rgb24") for f in container.decode(video=0)]
+    assert second.shape == (64, 64, 3)
+    assert second[:12].max() < 40
+    assert second[20:44].min() > 200
+
+
+def test_after_an_error_what_was_done_can_be_kept(tmp_path):
+    path = tmp_path / "a.mp4"
+
+    def failing():
+        with Mp4(path, rate=10, keep=True) as video:
+            for image in pictures((64, 64), 40):
+                video.add(image)
+            raise RuntimeError("model")
+
+    with pytest.raises(RuntimeError, match="model"):
+        failing()
+    with av.open(str(path)) as container:
+        assert sum(1 for _ in container.decode(video=0)) == 40
+    assert os.listdir(tmp_path) == ["a.mp4"]
+
+
+def test_times_durations_and_colours_are_those_told(tmp_path):
+    path, times = tmp_path / "a.mp4", [0.5, 0.7, 0.75, 1.5]
+    with Mp4(path, clock=Fraction(1, 1000)) as video:
+        for image, seconds in zip(pictures((64, 64), 4), times, strict=True):
+            video.add(image, seconds, 0.25)
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        frames = list(container.decode(video=0))
+        assert [round(f.time, 4) for f in frames] == [0, 0.2, 0.25, 1.0]
+        length = stream.duration * (stream.time_base or 0)
+        assert float(length) == pytest.approx(1.25)
+        context = stream.codec_context
+        assert (context.color_primaries, context.color_trc) == (1, 1)
+        assert (context.colorspace, context.color_range) == (1, 1)

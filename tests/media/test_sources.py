@@ -1,3 +1,4 @@
+import contextlib
 import gzip
 import io
 import os
@@ -384,7 +385,8 @@ def serve(content, pause=0.0):
 
     def send():
         listener, _ = server.accept()
-        with server, listener:
+        # The listener may leave early.
+        with server, listener, contextlib.suppress(OSError):
             for begin in range(0, len(content), 1880):
                 listener.sendall(content[begin : begin + 1880])
                 time.sleep(pause)
