@@ -8,6 +8,8 @@ from pathlib import Path
 
 from stan_jax.errors import InputError
 
+LOCK = ".in_use"
+
 
 @contextlib.contextmanager
 def replacing(path: str | Path) -> Generator[Path]:
@@ -71,8 +73,9 @@ def sole_user(folder: str | Path) -> Generator[None]:
         yield
         return
     folder = Path(folder)
+    made = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".in_use", "a+") as file:
+    with open(folder / LOCK, "a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -83,4 +86,9 @@ def sole_user(folder: str | Path) -> Generator[None]:
         file.truncate(0)
         file.write(f"{os.getpid()}\n")
         file.flush()
-        yield
+        try:
+            yield
+        finally:
+            if made and os.listdir(folder) == [LOCK]:  # nothing came of it
+                (folder / LOCK).unlink()
+                folder.rmdir()

@@ -73,6 +73,15 @@ def test_a_workdir_is_used_by_one_process_at_a_time(tmp_path):
         pass
 
 
+def test_a_folder_in_which_nothing_came_about_goes_again(tmp_path):
+    with sole_user(tmp_path / "run"):
+        assert (tmp_path / "run").is_dir()
+    assert not (tmp_path / "run").exists()
+    with sole_user(tmp_path / "run"):
+        (tmp_path / "run" / "config.json").touch()
+    assert (tmp_path / "run" / "config.json").exists()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["SIGHUP", "SIGUSR1"])
 def test_training_saves_at_other_signals_too(tmp_path, name):

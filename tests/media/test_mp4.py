@@ -151,7 +151,7 @@ def test_times_durations_and_colours_are_those_told(tmp_path):
         stream = container.streams.video[0]
         frames = list(container.decode(video=0))
         assert [round(f.time, 4) for f in frames] == [0, 0.2, 0.25, 1.0]
-        length = stream.duration * (stream.time_base or 0)
+        length = (stream.duration or 0) * (stream.time_base or 0)
         assert float(length) == pytest.approx(1.25)
         context = stream.codec_context
         assert (context.color_primaries, context.color_trc) == (1, 1)
