@@ -51,10 +51,10 @@ class VideoFile(Source):
         self.rate = _rate(stream)
         self.seconds = _seconds(self._container, stream)
         context = stream.codec_context
-        self.time_base = stream.time_base
+        self.time_base = _fraction(stream.time_base)
         self.has_audio = bool(self._container.streams.audio)
         aspect = stream.sample_aspect_ratio or context.sample_aspect_ratio
-        self._aspect = Fraction(aspect) if aspect and aspect > 0 else Fraction(1)
+        self._aspect = _fraction(aspect) if aspect and aspect > 0 else Fraction(1)
         self.facts = {
             "format": self._container.format.name.split(",")[0],
             "codec": context.name,
@@ -77,6 +77,10 @@ class VideoFile(Source):
         import av
 
         source = self.source
+        # Titles in odd encodings are no reason to refuse a video; from PyAV 19 on they
+        # are none for it either.
+        old = int(av.__version__.split(".")[0]) < 19
+        lenient: dict[str, Any] = {"metadata_errors": "replace"} if old else {}
         # A name with a colon is a file here, not an address of libav's.
         name = f"file:{source}" if isinstance(source, Path) else source
         try:
@@ -85,7 +89,7 @@ class VideoFile(Source):
                 format=self._format,
                 options=self._options,
                 timeout=None if isinstance(source, Path) else (10.0, 10.0),
-                metadata_errors="replace",
+                **lenient,
             )
         except FileNotFoundError:
             raise InputError(self._label, "", "file must exist") from None
@@ -258,12 +262,17 @@ def _stem(source: Any) -> str:
     return "pipe"
 
 
+def _fraction(value: Any) -> Fraction:
+    """A ratio of PyAV's, which from 19 on is no `Fraction`."""
+    return Fraction(value.numerator, value.denominator)
+
+
 def _rate(stream: Any) -> Fraction | None:
     # The average is a mere default where nothing says how long the stream is.
     rates = [stream.average_rate, stream.guessed_rate]
     if stream.duration is None and not stream.frames:
         rates.reverse()
-    return next((Fraction(x) for x in rates if x and 0 < x <= 1000), None)
+    return next((_fraction(x) for x in rates if x and 0 < x <= 1000), None)
 
 
 def _seconds(container: Any, stream: Any) -> float | None:
