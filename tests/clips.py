@@ -1,5 +1,9 @@
 """Odd clips, made by PyAV: a bar that moves, blue above, red on the left."""
 
+import contextlib
+import socket
+import threading
+import time
 from fractions import Fraction
 
 import av
@@ -89,3 +93,19 @@ def _resampled(stream, frame):
     )
     yield from resampler.resample(frame)
     yield from resampler.resample(None)
+
+
+def serve(content, pause=0.0):
+    """A sender on this machine that gives a stream to one listener; its address."""
+    server = socket.create_server(("127.0.0.1", 0))
+
+    def send():
+        listener, _ = server.accept()
+        # The listener may leave early.
+        with server, listener, contextlib.suppress(OSError):
+            for begin in range(0, len(content), 1880):
+                listener.sendall(content[begin : begin + 1880])
+                time.sleep(pause)
+
+    threading.Thread(target=send, daemon=True).start()
+    return f"tcp://127.0.0.1:{server.getsockname()[1]}"

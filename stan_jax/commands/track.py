@@ -93,13 +93,17 @@ def run(args: argparse.Namespace) -> int:
     window = Window(args.start, args.end, args.every, args.max_frames, args.new_at_cuts)
     check(args)
     openers = media.sources(args.inputs, window, frames_per_s=args.fps)
-    sources = [openers[0]()]  # before the model is read: a wrong name is told at once
-    folders = places(args, len(openers), sources[0].name)
+    folders = places(args, len(openers))
+    live = any(map(media.is_live, args.inputs))
+    # A wrong name is told before the model is read; but a camera does not wait.
+    sources = [] if live else [openers[0]()]
     status = 0
     with contextlib.ExitStack() as stack:
         signals = stack.enter_context(Signals(("SIGINT", "SIGTERM", "SIGHUP")))
         screen = stack.enter_context(Screen("stan track")) if args.show else None
         model = open_model(args)
+        if live:
+            warm_up(model[0])
         for number, opener in enumerate(openers, start=1):
             try:
                 source = sources.pop() if sources else opener()
@@ -140,7 +144,7 @@ def check(args: argparse.Namespace) -> None:
             raise InputError(f"--{option}", "", rule)
 
 
-def places(args: argparse.Namespace, number: int, first: str) -> Any:
+def places(args: argparse.Namespace, number: int) -> Any:
     """Return what gives the folder of a video by its name, never one twice."""
     out, taken = Path(args.out), set()
 
@@ -207,6 +211,17 @@ def open_model(args: argparse.Namespace) -> "tuple[Tracker, str]":
     return tracker, f"{args.model}, {origin}"
 
 
+def warm_up(tracker: "Tracker") -> None:
+    """Compile the program for single frames, before a camera is opened."""
+    import numpy as np
+
+    print("compiling ...")
+    began = time.monotonic()
+    height, width = tracker.settings.canvas
+    tracker.step(tracker.start(height, width), np.zeros((height, width, 3), np.uint8))
+    print(f"ready after {time.monotonic() - began:.1f} s")
+
+
 def labels(wanted: Sequence[str], categories: Sequence[str]) -> tuple[int, ...]:
     """Return the labels of classes by name. Raises: InputError for unknown ones."""
     if wrong := [name for name in wanted if name not in categories]:
@@ -250,14 +265,15 @@ def track(
     print(f"input   {source.describe()}")
     evicted, begun, pace = 0, time.monotonic(), Pace()
     with source, recording, progress.Bar("track", source.total) as bar:
-        if not tracker.program.ran:
+        compiled = tracker.program.ran
+        if not compiled:
             bar.line("compiling ...")
         for frame, tracks in tracker.pairs(source):
-            if not pace.frames:
+            if not pace.frames and not compiled:
                 bar.line(f"ready after {time.monotonic() - begun:.1f} s")
             recording.add(frame, tracks)
             evicted = tracks.evicted
-            pace.add(tracker.settings.clip_length)
+            pace.add(1 if source.live else tracker.settings.clip_length)
             bar.advance({"tracks": len(tracks.ids), "frames/s": round(pace.rate, 1)})
             if screen is not None:
                 screen.refresh()
@@ -265,6 +281,8 @@ def track(
                 break
         recording.facts |= {"model": name, "speed": f"{pace.rate:.1f} frames/s"}
     signals.then = None
+    if not recording.frames and not signals.received:
+        raise InputError(source.name, "", "; ".join(["gave no frame", *source.notes]))
     print(
         f"{recording.frames} frames, {len(recording.tracks)} tracks, "
         f"{pace.rate:.1f} frames/s without compiling"

@@ -78,6 +78,15 @@ def sources(
     return found
 
 
+def is_live(given: str | Path) -> bool:
+    """Return whether a text names a camera or a stream that will not wait."""
+    text = str(given)
+    scheme = ADDRESS.match(text)
+    if scheme is not None:
+        return scheme["scheme"].lower() not in FILES_BEHIND
+    return text.isdigit() and not Path(text).exists()
+
+
 def _source(entry: str | Path | tuple, window: Window, frames_per_s: float) -> Source:
     if isinstance(entry, tuple):
         folder, paths = entry

@@ -226,9 +226,11 @@ class Recording:
                     part.__exit__(*what)
             except InputError as e:
                 failed = failed or e
+        if not self.frames:
+            (self.folder / LINES).unlink(missing_ok=True)  # which would hold nothing
         try:
             self._make_page()
-            wanted = [name for name in self._also if name in exports.FORMATS]
+            wanted = [x for x in self._also if x in exports.FORMATS and self.frames]
             self._made |= exports.export(self.folder / LINES, wanted)
         except (InputError, OSError) as e:
             failed = failed or e

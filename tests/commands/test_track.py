@@ -415,3 +415,24 @@ def test_a_change_of_size_keeps_masks_and_pictures_together(model, tmp_path, cap
     times, pictures, _, _ = video(tmp_path / "out" / "overlay.mp4")
     assert len(times) == 24
     assert len({picture.shape for picture in pictures}) == 1
+
+
+def test_a_live_stream_is_compiled_for_before_it_is_opened(model, tmp_path, capsys):
+    path = clips.write(tmp_path / "a.ts", count=40, gop=5, hw=(96, 960))
+    address = clips.serve(path.read_bytes(), pause=0.01)
+    lines = track(model, tmp_path / "out", address)
+    printed = capsys.readouterr().out
+    assert printed.index("ready after") < printed.index("input")
+    assert len(lines) > 3
+    seconds = [line["seconds"] for line in lines]
+    assert seconds == sorted(set(seconds))
+    assert video(tmp_path / "out" / "overlay.mp4")[0][-1] == pytest.approx(
+        seconds[-1] - seconds[0], abs=1e-3
+    )
+
+
+def test_a_part_behind_the_end_is_one_line(model, clip, tmp_path):
+    with pytest.raises(SystemExit) as left:
+        track(model, tmp_path, clip, options=["--start", "99"])
+    assert "street: gave no frame" in str(left.value.code)
+    assert os.listdir(tmp_path) == []

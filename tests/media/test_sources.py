@@ -1,4 +1,3 @@
-import contextlib
 import gzip
 import io
 import os
@@ -379,26 +378,10 @@ def test_a_pipe_without_a_video_says_which_kinds_can(monkeypatch):
         open_source("-")
 
 
-def serve(content, pause=0.0):
-    """A sender on this machine that gives a stream to one listener; its address."""
-    server = socket.create_server(("127.0.0.1", 0))
-
-    def send():
-        listener, _ = server.accept()
-        # The listener may leave early.
-        with server, listener, contextlib.suppress(OSError):
-            for begin in range(0, len(content), 1880):
-                listener.sendall(content[begin : begin + 1880])
-                time.sleep(pause)
-
-    threading.Thread(target=send, daemon=True).start()
-    return f"tcp://127.0.0.1:{server.getsockname()[1]}"
-
-
 def test_a_live_stream_gives_the_newest_frame_never_one_twice_and_ends(tmp_path):
     how = {"count": 80, "options": {"flush_packets": "1"}, "gop": 5}
     path = clips.write(tmp_path / "a.ts", hw=(96, 960), **how)
-    with open_source(serve(path.read_bytes(), pause=0.004)) as source:
+    with open_source(clips.serve(path.read_bytes(), pause=0.004)) as source:
         assert source.live
         frames = []
         for frame in source:
@@ -414,7 +397,7 @@ def test_a_live_stream_gives_the_newest_frame_never_one_twice_and_ends(tmp_path)
 
 def test_a_live_stream_that_is_silent_can_be_left(tmp_path):
     path = clips.write(tmp_path / "a.ts", count=60)
-    with open_source(serve(path.read_bytes(), pause=0.05)) as source:
+    with open_source(clips.serve(path.read_bytes(), pause=0.05)) as source:
         for _ in source:
             source.stop()
     assert source.decoded < 60
