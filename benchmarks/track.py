@@ -196,9 +196,10 @@ def main():
     parser.add_argument("part", choices=("cost", "speed", "memory", "alone"))
     parser.add_argument("numbers", nargs="*", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--model", default="runs/demo")
-    parser.add_argument("--frames", type=int, default=24)
+    parser.add_argument("--frames", type=int, help="24 for cost, 300 for speed")
     parser.add_argument("--repeats", type=int, default=3)
     args = parser.parse_args()
+    args.frames = args.frames or {"speed": 300}.get(args.part, 24)
     if args.part == "alone":
         alone(*args.numbers)
     else:

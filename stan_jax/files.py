@@ -9,6 +9,10 @@ from pathlib import Path
 from stan_jax.errors import InputError
 
 LOCK = ".in_use"
+VIDEOS = frozenset(  # how names of videos end
+    ".mp4 .m4v .mov .mkv .webm .avi .gif .ts .mts .m2ts .mpg .mpeg .wmv .flv .3gp .ogv"
+    " .h264 .h265 .264 .265 .y4m .mxf".split()
+)
 
 
 @contextlib.contextmanager

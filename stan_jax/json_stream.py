@@ -13,8 +13,8 @@ from typing import Any
 import orjson
 
 from stan_jax.errors import InputError
+from stan_jax.files import VIDEOS
 
-VIDEOS = frozenset(".mp4 .m4v .mov .mkv .webm .avi .ts .mpg .mpeg".split())
 PIECE = 1 << 21  # characters read at a time
 START = -1  # index of what `members` says at the opening of a list
 _SPACE = " \t\n\r"

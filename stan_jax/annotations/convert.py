@@ -4,7 +4,6 @@ The official format has one annotation a track, with a mask or null for each fra
 """
 
 import itertools
-import re
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +18,7 @@ from stan_jax.annotations import youtube_vis
 from stan_jax.errors import InputError
 from stan_jax.masks import codec, segmentations
 from stan_jax.masks.codec import RLE
+from stan_jax.media.pictures import natural
 
 MOTS_CLASSES = {1: "car", 2: "pedestrian"}
 MOTS_IGNORE = 10_000  # a region that counts for nobody: class 10, a crowd
@@ -95,12 +95,6 @@ def from_id_images(
         {"id": c, "name": names.get(c, f"class {c}")} for c in sorted(classes)
     ]
     return _official(videos, categories, tracks)
-
-
-def natural(path: Path) -> list:
-    """Return a key to sort by, so that 2.png comes before 10.png."""
-    parts = re.split(r"(\d+)", path.stem)
-    return [int(x) if i % 2 else x for i, x in enumerate(parts)]
 
 
 def _ids(file: Path, mots: bool) -> Int[np.ndarray, "h w"]:

@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from stan_jax.tracking.tracker import Tracker
     from stan_jax.video.screen import Screen
 
-HIDDEN = ("labels", "scores", "boxes", "masks")
-ALSO = ("results", "csv", "mot", "mots", "cvat", "masks", "cutouts")
 ROOM = 64 << 20  # bytes that a disk must have free before a video is begun
 
 
@@ -68,11 +66,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--min-frames", type=int, default=1, metavar="N", help="from a track's n-th on"
     )
     parser.add_argument(
-        "--also", nargs="+", default=(), metavar="FORMAT", help=", ".join(ALSO)
+        "--also",
+        nargs="+",
+        default=(),
+        metavar="FORMAT",
+        help="results, csv, mot, mots, cvat, masks, cutouts",
     )
     look = parser.add_argument_group("how it looks")
     look.add_argument("--line-width", type=int, metavar="PX")
-    look.add_argument("--hide", default="", metavar="A,B", help=", ".join(HIDDEN))
+    look.add_argument(
+        "--hide", default="", metavar="A,B", help="labels, scores, boxes, masks"
+    )
     look.add_argument("--color-by", choices=("track", "class"), default="track")
     look.add_argument(
         "--trail", type=float, default=1.0, metavar="S", help="seconds of way (1)"
@@ -126,6 +130,9 @@ def run(args: argparse.Namespace) -> int:
 
 def check(args: argparse.Namespace) -> None:
     """Raise InputError for values that no video could be tracked with."""
+    from stan_jax.video.draw import PARTS
+    from stan_jax.video.recording import ALSO
+
     for name, minimum in (("max_objects", 1), ("min_frames", 1), ("line_width", 1)):
         value = getattr(args, name)
         if value is not None and value < minimum:
@@ -138,7 +145,7 @@ def check(args: argparse.Namespace) -> None:
     if not 0 <= args.trail < float("inf"):
         raise InputError("--trail", "", f"must be seconds from 0 up, is {args.trail}")
     hidden = filter(None, args.hide.split(","))
-    for option, given, known in (("hide", hidden, HIDDEN), ("also", args.also, ALSO)):
+    for option, given, known in (("hide", hidden, PARTS), ("also", args.also, ALSO)):
         if wrong := set(given) - set(known):
             rule = f"knows {', '.join(known)}, not {', '.join(sorted(wrong))}"
             raise InputError(f"--{option}", "", rule)

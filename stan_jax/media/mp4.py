@@ -15,6 +15,7 @@ from PIL import Image
 
 from stan_jax.errors import InputError
 from stan_jax.files import replacing
+from stan_jax.media.video_file import opened
 
 LARGEST = 4096  # pixels of a side: what decoders of H.264 in hardware take
 CLOCK = Fraction(1, 90_000)  # of sources that name none
@@ -116,7 +117,7 @@ class Mp4:
         height, width = _even(image.shape[:2])
         options = {"movflags": "frag_keyframe+empty_moov+default_base_moof"}
         options["frag_duration"] = str(FRAGMENT_US)
-        self._container = av.open(str(self._part), "w", container_options=options)
+        self._container = av.open(f"file:{self._part}", "w", container_options=options)
         stream = self._container.add_stream("h264", rate=self.rate)
         stream.height, stream.width = height, width
         stream.pix_fmt, stream.options = "yuv420p", dict(self._options)
@@ -238,19 +239,21 @@ def _remux(part: Path, whole: Path, sound: Sound | None) -> int:
     import av
 
     with contextlib.ExitStack() as stack:
-        video = stack.enter_context(av.open(str(part)))
+        video = stack.enter_context(opened(part))
         pictures = video.streams.video[0]
         options = {"movflags": "faststart"}
         clock = pictures.time_base
         if clock is not None and clock.numerator == 1:
             options["video_track_timescale"] = str(clock.denominator)
-        out = stack.enter_context(av.open(str(whole), "w", container_options=options))
+        out = stack.enter_context(
+            av.open(f"file:{whole}", "w", container_options=options)
+        )
         target = out.add_stream_from_template(pictures)
         flows = [_copied(video, pictures, target)]
         if sound is not None:
             length = float(video.duration or 0) / 1_000_000
             with contextlib.suppress(av.error.FFmpegError, IndexError):
-                heard = stack.enter_context(av.open(str(sound.path)))
+                heard = stack.enter_context(opened(sound.path))
                 flows.append(_heard(heard, out, sound.start, length))
         pictures_copied = 0
         for _, kind, packet in heapq.merge(*flows, key=lambda x: x[:2]):

@@ -9,6 +9,7 @@ from itertools import groupby
 from pathlib import Path
 
 from stan_jax.errors import InputError
+from stan_jax.files import VIDEOS
 from stan_jax.media import pictures
 from stan_jax.media.live import Live
 from stan_jax.media.pictures import Pictures
@@ -16,10 +17,6 @@ from stan_jax.media.source import WHOLE, Source, Window
 from stan_jax.media.video_file import VideoFile
 
 Entry = str | Path | tuple[Path, list[Path]]  # an address, a file, files of a folder
-VIDEOS = frozenset(
-    ".mp4 .m4v .mov .mkv .webm .avi .gif .ts .mts .m2ts .mpg .mpeg .wmv .flv .3gp .ogv"
-    " .h264 .h265 .264 .265 .y4m .mxf".split()
-)
 ADDRESS = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]+)://", re.IGNORECASE)
 FILES_BEHIND = ("http", "https", "file")  # may be a whole file as well as a stream
 # Texts and tables that people hand in by mistake, and what reads them.

@@ -75,12 +75,11 @@ def is_image(path: Path) -> bool:
 def natural(path: Path) -> tuple:
     """Return a key that sorts names as people count: 2 before 10."""
     parts = re.split(r"(\d+)", path.name.lower())
-    return tuple(int(x) if x.isdigit() else x for x in parts), path.name
+    return tuple(int(x) if i % 2 else x for i, x in enumerate(parts)), path.name
 
 
 @cache
 def _suffixes() -> frozenset[str]:
-    known = Image.registered_extensions().items()
     Image.init()
     known = Image.registered_extensions().items()
     videos = {".gif", ".mpg", ".mpeg", ".pdf", ".ps", ".eps"}  # read by others, or not

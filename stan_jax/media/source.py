@@ -13,6 +13,7 @@ from PIL import Image
 from stan_jax.errors import InputError
 
 AHEAD = 4  # frames that are decoded before they are asked for
+USUAL_RATE = Fraction(25)  # frames a second of a source that names none
 LEAVE_S = 5.0  # that a reader which waits for a silent sender is waited for
 PATIENCE_S = 0.1  # between two looks at whether the reader still wants frames
 TOLD = 3  # events of one kind that are told one by one, later ones are counted
@@ -121,8 +122,11 @@ class Source:
         return f"{self.name}: {', '.join(parts)}"
 
     def raw(self) -> Iterator[Raw]:
-        """Yield the frames from about `window.start` on, or from before."""
-        raise NotImplementedError
+        """Return the frames from about `window.start` on, or from before.
+
+        A bare source has none: it describes frames that come from elsewhere.
+        """
+        return iter(())
 
     def __enter__(self) -> "Source":
         return self

@@ -10,9 +10,8 @@ import numpy as np
 from jaxtyping import UInt8
 
 from stan_jax.errors import InputError
-from stan_jax.media.source import WHOLE, Raw, Source, Window
+from stan_jax.media.source import USUAL_RATE, WHOLE, Raw, Source, Window
 
-USUAL_RATE = Fraction(25)  # of a stream that says nothing of its own
 ERRORS = 100  # in a row, after which a file is taken to have ended
 SHORT_S = 0.5  # missing at the end of a file before a person is told
 NO_INDEX = "has no index (moov): the file was cut off before it was finished"
@@ -74,22 +73,13 @@ class VideoFile(Source):
 
     def _opened(self) -> tuple[Any, Any]:
         """Container and video stream."""
-        import av
-
-        source = self.source
-        # Titles in odd encodings are no reason to refuse a video; from PyAV 19 on they
-        # are none for it either.
-        old = int(av.__version__.split(".")[0]) < 19
-        lenient: dict[str, Any] = {"metadata_errors": "replace"} if old else {}
-        # A name with a colon is a file here, not an address of libav's.
-        name = f"file:{source}" if isinstance(source, Path) else source
+        patience = None if isinstance(self.source, Path) else (10.0, 10.0)
         try:
-            container = av.open(
-                name,
+            container = opened(
+                self.source,
                 format=self._format,
                 options=self._options,
-                timeout=None if isinstance(source, Path) else (10.0, 10.0),
-                **lenient,
+                timeout=patience,
             )
         except FileNotFoundError:
             raise InputError(self._label, "", "file must exist") from None
@@ -156,7 +146,7 @@ class VideoFile(Source):
         import av
 
         container, stream = self._container, self._video
-        origin = _origin(container, stream)
+        origin = _origin(stream)
         if start > 0:
             place = int((start + (origin or 0.0)) / stream.time_base)
             try:
@@ -165,7 +155,7 @@ class VideoFile(Source):
                 return
         usual = float(1 / (self.rate or USUAL_RATE))
         last, first, shown = -1.0, True, usual
-        reached = self._reached = [0.0]
+        reached = [0.0]
         for packet in self._packets(container, stream, origin or 0.0, reached):
             try:
                 frames = packet.decode()
@@ -249,6 +239,21 @@ class VideoFile(Source):
         return _turned(image, _orientation(frame))
 
 
+def opened(source: Any, **options: Any) -> Any:
+    """Return the container of a path, an address as text, or a binary file.
+
+    options: of `av.open`, whose errors it raises.
+    """
+    import av
+
+    # Titles in odd encodings are no reason to refuse a video; from PyAV 19 on they are
+    # none for it either.
+    if int(av.__version__.split(".")[0]) < 19:
+        options["metadata_errors"] = "replace"
+    # A name with a colon is a file here, not an address of libav's.
+    return av.open(f"file:{source}" if isinstance(source, Path) else source, **options)
+
+
 def _head(path: Path) -> bytes:
     with open(path, "rb") as file:
         return file.read(16)
@@ -277,7 +282,7 @@ def _rate(stream: Any) -> Fraction | None:
 
 def _seconds(container: Any, stream: Any) -> float | None:
     # Matroska counts from 0 and not from where the stream begins.
-    early = max(_origin(container, stream) or 0.0, 0.0)
+    early = max(_origin(stream) or 0.0, 0.0)
     named = re.match(r"(\d+):(\d+):([\d.]+)$", stream.metadata.get("DURATION", ""))
     if named:
         hours, minutes, seconds = map(float, named.groups())
@@ -290,7 +295,7 @@ def _seconds(container: Any, stream: Any) -> float | None:
     return None
 
 
-def _origin(container: Any, stream: Any) -> float | None:
+def _origin(stream: Any) -> float | None:
     if stream.start_time is not None:
         return float(stream.start_time * stream.time_base)
     return None

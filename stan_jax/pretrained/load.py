@@ -1,6 +1,5 @@
 """The one door to a trained model: a folder or file becomes a tracker."""
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -64,23 +63,17 @@ def tracker_of(
     found = found._replace(settings=changed(found.settings, changes))
 
     def make() -> Program:
-        structure, like = blueprint(found)
-        _require_whole(source, parameters.by_path(like), arrays)
-        return Program(structure, like, found.settings)
+        return Program(*blueprint(found), found.settings)
 
     place = programs.folder()
     program = make() if place is None else KeptProgram(found, make, place)
-    _require_whole(source, program.paths, arrays)
-    values = {path: jnp.asarray(arrays[path]) for path in program.paths}
-    return Tracker(program, parameters.from_paths(values), found.categories)
-
-
-def _require_whole(source: str | Path, paths: Iterable[str], arrays: dict) -> None:
-    absent = [path for path in paths if path not in arrays]
+    absent = [path for path in program.paths if path not in arrays]
     if absent:
         parts = sorted({path.split("/")[1] for path in absent})
         rule = f"holds no {', '.join(parts)}: train with it as init_from"
         raise InputError(source, "", rule)
+    values = {path: jnp.asarray(arrays[path]) for path in program.paths}
+    return Tracker(program, parameters.from_paths(values), found.categories)
 
 
 def read_record(source: str | Path, *, best: bool = False) -> Record:

@@ -67,8 +67,8 @@ class LinesWriter:
                 "id": track,
                 "class_id": label + 1,
                 "class": name,
-                "score": _short(score, 4),
-                "box": [_short(x, 2) for x in box],
+                "score": round(score, 4),
+                "box": [round(x, 2) for x in box],
                 "segmentation": rle,
             }
             for track, label, score, box, name, rle in rows
@@ -91,10 +91,6 @@ class LinesWriter:
     def _failed(self, error: OSError) -> InputError:
         rule = f"cannot be written: {error.strerror or error}"
         return InputError(self.path, f"frame {self.frames}", rule)
-
-
-def _short(value: float, digits: int) -> float:
-    return round(value, digits)  # of float32 all digits of a float64 would be written
 
 
 def read_lines(path: str | Path) -> Iterator[dict[str, Any]]:

@@ -6,7 +6,6 @@ import re
 import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from PIL import Image
 from stan_jax.errors import InputError
 from stan_jax.masks import codec
 from stan_jax.media.mp4 import Mp4, Sound
-from stan_jax.media.source import Frame, Source
+from stan_jax.media.source import USUAL_RATE, Frame, Source
 from stan_jax.media.video_file import VideoFile
 from stan_jax.results import exports
 from stan_jax.results.frame_lines import LinesWriter
@@ -28,8 +27,8 @@ from stan_jax.video.draw import PLAIN, Style, Trails
 OVERLAY, LINES, PAGE = "overlay.mp4", "tracks.jsonl", "index.html"
 FILES = {"overlay": OVERLAY, "tracks": LINES, "page": PAGE}
 CUTOUTS = "cutouts"
+ALSO = (*exports.FORMATS, CUTOUTS)
 AHEAD = 8  # frames that wait to be drawn
-USUAL_RATE = Fraction(25)  # of a source that names none
 # The page's own video: pixels of its width at most, and what it may take.
 PAGE_WIDTH, PAGE_CRF = 640, 28
 PAGE_CODEC = {"maxrate": "700k", "bufsize": "1400k", "g": "30"}
@@ -49,8 +48,8 @@ class Recording:
       min_frames: a track is shown from this frame of its on.
       with_overlay, with_page: whether these are wanted.
       watch: called with each picture of the overlay, in the thread that draws.
-      also: names of `exports.FORMATS`, and "cutouts": a PNG of each track in each
-        frame, on a transparent ground.
+      also: names of `ALSO`; "cutouts" are a PNG of each track in each frame, on a
+        transparent ground.
     Raises: InputError if a file cannot be written.
     """
 
@@ -95,7 +94,7 @@ class Recording:
         sound = None
         if isinstance(self.source, VideoFile) and self.source.has_audio:
             if self.source.seekable and not self.source.live:
-                sound = Sound(str(self.source.source), self.source.window.start)
+                sound = Sound(self.source.source, self.source.window.start)
             else:
                 self.source.notes.append("the sound of a stream is not kept")
         self._overlay = self._page = None
@@ -198,7 +197,7 @@ class Recording:
             # picture back to it, under masks of that size.
             self._small = self._small or _size_of_page(frame.image)
             self._page.add(_resized(frame.image, self._small))
-        if "cutouts" in self._also:
+        if CUTOUTS in self._also:
             self._cut_out(frame, tracks)
 
     def _cut_out(self, frame: Frame, tracks: FrameTracks) -> None:
@@ -211,7 +210,7 @@ class Recording:
                 path = folder / f"{track:04}-{plain}" / f"{tracks.index:06}.png"
                 path.parent.mkdir(parents=True, exist_ok=True)
                 image.save(path)
-                self._made["cutouts"] = folder
+                self._made[CUTOUTS] = folder
 
     def __exit__(self, *error: Any) -> None:
         self._waiting.put(None)

@@ -8,6 +8,7 @@ import sys
 import time
 import types
 from fractions import Fraction
+from pathlib import Path
 
 import av
 import numpy as np
@@ -21,6 +22,8 @@ from stan_jax.errors import InputError
 from stan_jax.masks import codec
 from stan_jax.results.frame_lines import read_lines
 from stan_jax.training import mesh
+from stan_jax.video.draw import PARTS
+from stan_jax.video.recording import ALSO
 from tests import clips, runs
 
 FILES = ["index.html", "overlay.mp4", "tracks.jsonl"]
@@ -147,6 +150,16 @@ def test_a_part_keeps_its_times_and_its_sound(model, clip, tmp_path):
     times, _, kinds, _ = video(tmp_path / "overlay.mp4")
     np.testing.assert_allclose(times, [0, 0.2, 0.4, 0.6], atol=1e-6)
     assert kinds["audio"] == "aac"
+
+
+def test_names_with_colons_keep_the_sound(model, clip, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("a: b²").mkdir()
+    Path("a: b²/c: d.mp4").write_bytes(clip.read_bytes())
+    track(model, Path("out: x"), Path("a: b²/c: d.mp4"))
+    _, pictures, kinds, _ = video(tmp_path / "out: x" / "overlay.mp4")
+    assert len(pictures) == 12
+    assert kinds == {"video": "h264", "audio": "aac"}
 
 
 def test_several_inputs_have_a_folder_and_ids_of_their_own(model, clip, tmp_path):
@@ -388,6 +401,14 @@ def test_other_formats_are_written_beside_the_lines(model, clip, tmp_path, capsy
     cut = [path for path in (tmp_path / "cutouts").rglob("*.png")]
     assert 0 < len(cut) <= shown
     assert len(os.listdir(tmp_path / "masks")) == 12
+
+
+def test_the_help_names_all_that_can_be_asked_for(capsys):
+    with pytest.raises(SystemExit):
+        main.main(["track", "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert ", ".join(ALSO) in text
+    assert ", ".join(PARTS) in text
 
 
 def test_a_window_without_a_screen_is_one_line(model, clip, tmp_path, monkeypatch):

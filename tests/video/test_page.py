@@ -135,7 +135,7 @@ def test_the_page_decodes_masks_as_we_do(tmp_path):
     texts = [codec.encode(mask)["counts"] for mask in masks]
     code += f"""
       const height = {masks[0].shape[0]};
-      const found = {json.dumps(texts)}.map(t => decode(t, height, null, 1));
+      const found = {json.dumps(texts)}.map(t => decode(t, height, 1));
       const plain = m => m && [m.y0, m.x0, m.h, m.w, [...m.pixels]];
       console.log(JSON.stringify(found.map(plain)));
     """
