@@ -13,6 +13,7 @@ COMMANDS = {
     "track": ("track", "a video, camera or folder of images becomes tracks"),
     "score": ("score", "official numbers and tracking metrics of a results file"),
     "check": ("check", "every problem of an annotation file, and what it holds"),
+    "attend": ("attend", "where the attention looks, for one point of a frame"),
     "show": ("show", "annotations and results drawn on their frames"),
     "split": ("split", "train and val by video, every category on both sides"),
     "submit": ("submit", "a results file checked and zipped for the server"),

@@ -1,6 +1,7 @@
 """Spatio-temporal attention between the backbone and the RPN (paper Sec. 3.1)."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Literal
 
 import jax
@@ -84,22 +85,48 @@ class SpatioTemporalAttention(nnx.Module):
         stride: int,
     ) -> Float[Array, "b h w c"]:
         """Return A = Conv2(x1) (x) softmax(Conv1(x0) (x) Conv1(x1)), Eq. 1-2."""
-        embed_previous = self.embed if self.share_embed else self.embed_previous
         source = x1 if self.value_source == "current" else x0
-        inside = cells_inside(size_hw, (x1.shape[1], x1.shape[2]), stride)
         with jax.named_scope("sta"):
-            # The map of Eq. 1 is never stored whole: `attend` computes Eq. 1 and Eq. 2
-            # together, a block of current cells at a time.
-            attended = attention.attend(
-                query=_cells(self.embed(x1)),
-                key=_cells(embed_previous(x0)),
-                value=_cells(self.value(source)),
-                mask=inside,
-                query_mask=inside,
-                normalise=self.normalise,
-                scale=self.scale,
-            )
+            attended = self._gather(x0, x1, size_hw, stride, _cells(self.value(source)))
         return attended.reshape(x1.shape)
+
+    def weights(
+        self,
+        x0: Float[Array, "b h w c"],
+        x1: Float[Array, "b h w c"],
+        size_hw: Int[Array, "b 2"],
+        stride: int,
+        cell_yx: tuple[int, int],
+    ) -> Float[Array, "b h w"]:
+        """Return the weight in Cor (Eq. 1) of each cell of x0 for one cell of x1.
+
+        Args:
+          x0, x1, size_hw, stride: as of `attention`.
+          cell_yx: the cell of x1 that looks.
+        """
+        b, h, w, _ = x1.shape
+        # A is linear in its values, so its derivative is the map: one row of it here.
+        values = jnp.ones((b, h * w, 1), jnp.float32)
+        gather = partial(self._gather, x0, x1, size_hw, stride)
+        _, transpose = jax.vjp(gather, values)
+        chosen = jnp.zeros_like(values).at[:, cell_yx[0] * w + cell_yx[1]].set(1.0)
+        return transpose(chosen)[0].reshape(b, h, w)
+
+    def _gather(self, x0, x1, size_hw, stride: int, values):
+        """Values [b h*w n] of the cells of x0, mixed for each cell of x1."""
+        embed_previous = self.embed if self.share_embed else self.embed_previous
+        inside = cells_inside(size_hw, (x1.shape[1], x1.shape[2]), stride)
+        # The map of Eq. 1 is never stored whole: `attend` computes Eq. 1 and Eq. 2
+        # together, a block of current cells at a time.
+        return attention.attend(
+            query=_cells(self.embed(x1)),
+            key=_cells(embed_previous(x0)),
+            value=values,
+            mask=inside,
+            query_mask=inside,
+            normalise=self.normalise,
+            scale=self.scale,
+        )
 
 
 def cells_inside(

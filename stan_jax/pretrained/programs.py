@@ -67,6 +67,12 @@ class KeptProgram:
         _, call = self._at(len(frames), frames.shape[1:3])
         return call(parameters.by_path(values), memory, frames, size_hw, valid, clock)
 
+    def model(self, values: Parameters) -> Any:
+        """Return the model itself, as `Program.model`."""
+        program = self._traceable()
+        table = parameters.by_path(values)
+        return program.model(parameters.nested(table, program.like))
+
     def _at(self, length: int, canvas_hw: tuple[int, int]) -> tuple:
         key = (length, *canvas_hw)
         if key not in self._calls:
@@ -76,9 +82,8 @@ class KeptProgram:
         return self._calls[key]
 
     def _traced(self, name: str, key: tuple[int, int, int]) -> export.Exported:
-        if self._program is None:
-            self._program = self._make()
-        program, like = self._program, self._program.like
+        program = self._traceable()
+        like = program.like
 
         def clip(table, *rest):
             return program.clip(parameters.nested(table, like), *rest)
@@ -89,6 +94,11 @@ class KeptProgram:
         with replacing(self._folder / name) as path:
             path.write_bytes(exported.serialize())
         return exported
+
+    def _traceable(self) -> Program:
+        if self._program is None:
+            self._program = self._make()
+        return self._program
 
 
 def folder() -> Path | None:

@@ -99,7 +99,7 @@ class Program:
         def clip(values, memory, frames, size_hw, valid, clock):
             self.traces += 1  # runs while tracing only
             return rollout.clip(
-                parameters.merge(structure, values, settings.dtype),
+                self.model(values),
                 memory,
                 frames,
                 size_hw,
@@ -121,6 +121,10 @@ class Program:
         """Paths of the parameters that it reads."""
         return sorted(parameters.by_path(self.like))
 
+    def model(self, values: Parameters) -> Any:
+        """Return the model itself with these parameters, for a look inside."""
+        return parameters.merge(self._structure, values, self.settings.dtype)
+
     def shapes(self, length: int, canvas_hw: tuple[int, int]) -> tuple[Any, ...]:
         """Return what `clip` takes behind the parameters, as shapes."""
         return (
@@ -138,7 +142,7 @@ class Program:
         if canvas_hw not in self._empty:
 
             def start(values):
-                model = parameters.merge(self._structure, values, self.settings.dtype)
+                model = self.model(values)
                 return rollout.start(model, canvas_hw, slots=self.settings.slots)
 
             self._empty[canvas_hw] = zeros(jax.eval_shape(start, self.like))
@@ -181,7 +185,7 @@ class Tracker:
         height, width: of its frames in pixels; one pair will do as well.
         Raises: InputError for anything else.
         """
-        size_hw = _checked_size(height if width is None else (height, width))
+        size_hw = checked_size(height if width is None else (height, width))
         canvas_hw = canvases.canvas_of(*size_hw, self.settings.canvas)
         return State(self.program.empty(canvas_hw), size_hw)
 
@@ -203,7 +207,7 @@ class Tracker:
         was started for, or a state of another tracker.
         """
         self._check_state(state)
-        image = _checked_frame(frame, [state.size_hw], f"frame {state.seen}")
+        image = checked_frame(frame, [state.size_hw], f"frame {state.seen}")
         state, shown = self._clip(state, [Frame(image, seconds)], 1)
         return state, next(shown)
 
@@ -270,11 +274,11 @@ class Tracker:
         for clip in _clips(frames, length):
             first = f"frame {index}"
             if state is None or (clip[0].fresh and index):
-                size = _checked_frame(clip[0].image, None, first).shape[:2]
+                size = checked_frame(clip[0].image, None, first).shape[:2]
                 state, sizes = self._renewed(state, size), [size]
             checked = []
             for i, frame in enumerate(clip):
-                image = _checked_frame(frame.image, sizes, f"frame {index + i}")
+                image = checked_frame(frame.image, sizes, f"frame {index + i}")
                 checked.append(frame._replace(image=image))
             state, shown = self._clip(state, checked, length)
             yield from zip(checked, shown, strict=True)
@@ -419,7 +423,8 @@ def _check_iterable(frames: Any) -> None:
         raise InputError("frames", "", rule)
 
 
-def _checked_size(size_hw: Any) -> tuple[int, int]:
+def checked_size(size_hw: Any) -> tuple[int, int]:
+    """Return (height, width). Raises: InputError for anything but two whole numbers."""
     try:
         height, width = (int(x) for x in size_hw)
         whole = (height, width) == tuple(size_hw)
@@ -434,10 +439,14 @@ def _checked_size(size_hw: Any) -> tuple[int, int]:
     return height, width
 
 
-def _checked_frame(
+def checked_frame(
     frame: Any, sizes: Sequence[tuple[int, int]] | None, record: str
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """The frame as an array. Raises: InputError for what is no RGB picture."""
+    """Return the frame as an array.
+
+    sizes: which are allowed; None: any. record: what an error calls it.
+    Raises: InputError for what is no RGB picture.
+    """
     if not (hasattr(frame, "shape") and hasattr(frame, "dtype")):
         rule = "must be an array uint8 [height width 3]"
         rule = f"{rule}, is a {type(frame).__name__}: np.asarray(picture) of a picture"

@@ -83,6 +83,22 @@ def test_sta_equals_the_equations_as_loops(normalise, value_source, share_embed,
         np.testing.assert_allclose(got[b], want, atol=1e-5)
 
 
+@axes
+@pytest.mark.parametrize("cell", [(0, 0), (2, 3)])
+def test_weights_of_a_cell_are_those_that_its_values_are_mixed_with(normalise, cell):
+    sta = _sta(value_source="previous", normalise=normalise, scale=0.3)
+    x0, x1 = _maps()
+    weights = np.asarray(sta.weights(x0, x1, SIZES, STRIDE, cell))
+    assert weights.shape == (2, H, W)
+    mixed = np.einsum("bhw,bhwc->bc", weights, np.asarray(sta.value(x0)))
+    want = _attended(sta, x0, x1)[:, cell[0], cell[1]]
+    np.testing.assert_allclose(mixed, want, atol=1e-5)
+    inside = np.asarray(cells_inside(SIZES, (H, W), STRIDE)).reshape(2, H, W)
+    assert not weights[~inside].any()
+    if normalise == "source":
+        np.testing.assert_allclose(weights.sum((1, 2)), 1, rtol=1e-5)
+
+
 @values
 def test_columns_of_cor_sum_to_1_so_a_constant_stays(value_source):
     sta = _sta(value_source=value_source)
