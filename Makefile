@@ -8,12 +8,14 @@ DEMO := --config=configs/shapes_sta.py --workdir=runs/demo
 COVERAGE := --cov=stan_jax --cov-report=term:skip-covered
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test fast lint clean
+.PHONY: help venv demo test fast lint notebook docs clean
 
 help:
 	@echo "make demo   make a small dataset, train STAN, track the held-out videos"
 	@echo "make test   all tests        make fast   all but the slow ones"
 	@echo "make lint   ruff and ty      make venv   only install    make clean"
+	@echo "make docs   the pages in docs/ as a site"
+	@echo "make notebook   notebooks/stan.ipynb from its .py, and run"
 
 venv: $(VENV)/.has-core
 
@@ -33,6 +35,17 @@ lint: $(VENV)/.has-test $(VENV)/.has-lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/ty check
+
+# The notebook in the repository has no outputs; what it shows is in build/.
+notebook: $(VENV)/.has-notebook
+	$(BIN)/jupytext --quiet --to ipynb --update notebooks/stan.py
+	mkdir -p build
+	$(BIN)/jupyter execute --timeout=900 --output=../build/stan.ipynb notebooks/stan.ipynb
+
+# Warnings are errors.
+docs: $(VENV)/.has-docs
+	$(BIN)/python -m sphinx -q -W --keep-going -j 2 docs build/docs
+	@echo "build/docs/index.html"
 
 clean:
 	rm -rf $(VENV) .venv312 build dist *.egg-info .coverage .pytest_cache .ruff_cache .hypothesis

@@ -242,7 +242,7 @@ def write_mp4(path: Path, seed: int) -> None:
 
 
 def _show(done: int, total: int) -> None:
-    if done % 8 and done < total:
+    if done < total and (done % 8 or not sys.stderr.isatty()):
         return
     end = "\n" if done == total else ""
     print(f"\rshapes: video {done}/{total}", end=end, file=sys.stderr, flush=True)

@@ -1,5 +1,6 @@
 """Progress of a long command: a bar, and a line now and then."""
 
+import sys
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -23,7 +24,13 @@ class Bar:
     """
 
     def __init__(self, title: str, total: int | None, *, start: int = 0):
-        self._console = Console(highlight=False, soft_wrap=True)
+        # Notebooks and build servers ask for colours; a bar needs a cursor as well.
+        self._moves = sys.stdout.isatty()
+        self._console = Console(
+            highlight=False,
+            soft_wrap=True,
+            force_terminal=None if self._moves else False,
+        )
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -33,7 +40,7 @@ class Bar:
             TextColumn("left"),
             TimeRemainingColumn(),
             console=self._console,
-            disable=not self._console.is_terminal,
+            disable=not self._moves,
             transient=True,
         )
         self._first, self._total, self._since = start, total, time.monotonic()
@@ -54,7 +61,7 @@ class Bar:
 
     def lap(self, name: str) -> None:
         """Print a line of how far it is, where there is no bar."""
-        if not self._console.is_terminal and self._total is not None:
+        if not self._moves and self._total is not None:
             task = self._bar.tasks[self._task]
             pace = (task.completed - self._first) / (time.monotonic() - self._since)
             left = clock((self._total - task.completed) / max(pace, 1e-9))
