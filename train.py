@@ -83,7 +83,10 @@ def train(config: ConfigDict, workdir: Path) -> None:
     tx = optimizer.build(fresh.params, **config.optim, frozen=model.frozen_paths)
     program = Program(structure, fresh, ours.settings)
     count = sum(x.size for x in jax.tree.leaves(fresh.params))
-    pairs = sum(batches.num_pairs(dataset) for dataset, _ in datasets)
+    pairs = sum(
+        batches.num_pairs(dataset, negatives=config.data.negatives)
+        for dataset, _ in datasets
+    )
     print(f"{count:,} parameters, {len(categories)} classes, {pairs:,} training frames")
     for line in warnings(config, datasets, pairs):
         print(line)
@@ -230,7 +233,8 @@ def warnings(
     frames = sum(len(v.file_names) for d, _ in datasets for v in d.videos)
     if frames > pairs:
         lines.append(
-            f"{frames - pairs:,} of {frames:,} frames show no object: left out"
+            f"{frames - pairs:,} of {frames:,} frames show no object: left out; "
+            "--config.data.negatives=True learns from them as well"
         )
     scales = data.train_scales_hw or (data.scale_hw,)
     counts = [batches.vanishing(d, data.canvas, scales) for d, _ in datasets]
@@ -255,6 +259,7 @@ def make_batches(datasets: list[tuple[Dataset, float]], config: ConfigDict) -> A
         max_objects=data.max_objects,
         scales_hw=data.train_scales_hw,
         num_threads=data.num_threads,
+        negatives=data.negatives,
     )
 
 

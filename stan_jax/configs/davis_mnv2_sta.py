@@ -40,6 +40,7 @@ def get_config() -> ConfigDict:
         gap="5",  # A16
         flip=0.5,  # [M]
         max_objects=8,
+        negatives=False,  # frames without an object as examples of none
         num_threads=2,
     )
     c.model = dict(

@@ -37,6 +37,7 @@ def get_config() -> ConfigDict:
         gap="3",  # A16: "any", "previous", or within so many frames
         flip=0.5,  # [M]
         max_objects=8,  # a pair with more raises
+        negatives=False,  # frames without an object as examples of none
         num_threads=2,
     )
     c.model = dict(

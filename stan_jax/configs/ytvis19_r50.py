@@ -52,6 +52,7 @@ def get_config(start: str = "original") -> ConfigDict:
         gap="any",  # [M], A16
         flip=0.5,  # [M]
         max_objects=16,  # [O] padding; a pair with more raises
+        negatives=False,  # frames without an object as examples of none
         num_threads=8,
     )
     c.model = dict(

@@ -43,6 +43,7 @@ def pairs(
     scales_hw: Sequence[tuple[int, int]] | None = None,
     num_threads: int = 2,
     prefetch: int = 4,
+    negatives: bool = False,
     shard_index: int = 0,
     shard_count: int = 1,
 ) -> grain.DatasetIterator[Pair]:
@@ -59,6 +60,7 @@ def pairs(
       scales_hw: bounds of the sides, one drawn for each pair; None: the canvas.
       num_threads: threads that prepare batches; 0: none.
       prefetch: batches that are prepared ahead, at least one.
+      negatives: frames without an object are trained on as well, as examples of none.
     The iterator has `get_state()` (a small dict), `set_state()` and `close()`.
     Raises: InputError, before the first batch, if the datasets do not go together, if
     no frame shows an object, or if some pair has more than max_objects objects.
@@ -73,7 +75,7 @@ def pairs(
         seed=seed,
     )
     _check_settings(settings, shard_index, shard_count, num_threads)
-    groups = plan.groups(datasets)
+    groups = plan.groups(datasets, negatives=negatives)
     for group in itertools.chain(*groups):
         plan.check_objects(group.items, gap, max_objects)
     rows = batch // shard_count
@@ -95,9 +97,12 @@ def pairs(
     return iter(source.to_iter_dataset(options))
 
 
-def num_pairs(dataset: Dataset) -> int:
-    """Number of frames to train on: those that show an object which is no crowd."""
-    return len(plan.all_items(dataset))
+def num_pairs(dataset: Dataset, *, negatives: bool = False) -> int:
+    """Number of frames to train on: those that show an object which is no crowd.
+
+    negatives: the others as well, see `pairs`.
+    """
+    return len(plan.all_items(dataset, negatives=negatives))
 
 
 def vanishing(

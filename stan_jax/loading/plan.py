@@ -35,19 +35,21 @@ class Group(NamedTuple):
     share: Fraction  # of all pairs
 
 
-def groups(datasets: Sequence[tuple[Dataset, float]]) -> list[list[Group]]:
+def groups(
+    datasets: Sequence[tuple[Dataset, float]], *, negatives: bool = False
+) -> list[list[Group]]:
     """Groups by orientation (landscape, portrait), leaving out an empty orientation.
 
     The share of a group is the weight of its dataset, divided among the orientations
-    by their number of frames.
+    by their number of frames. negatives: see `all_items`.
     Raises: InputError if datasets have other classes, or none has an object in view.
     """
     _check_datasets(datasets)
     total = sum(Fraction(weight) for _, weight in datasets)
     found: list[list[Group]] = [[], []]
     for dataset, weight in datasets:
-        items = all_items(dataset)
-        if not items:
+        items = all_items(dataset, negatives=negatives)
+        if not all_items(dataset):
             rule = "must show at least one object that is no crowd, to train on"
             raise InputError(dataset.path, "annotations", rule)
         for portrait in (False, True):
@@ -94,11 +96,14 @@ def turn(n: int, shares: Sequence[Fraction]) -> tuple[int, int]:
     return len(shares) - 1, n
 
 
-def all_items(dataset: Dataset) -> list[Item]:
-    """Every frame that shows an object to learn from, in the order of the file."""
+def all_items(dataset: Dataset, *, negatives: bool = False) -> list[Item]:
+    """Every frame that shows an object to learn from, in the order of the file.
+
+    negatives: frames without any as well, which teach what is no object.
+    """
     found = []
     for video in dataset.videos:
-        usable = np.flatnonzero(presence(video).any(0))
+        usable = np.flatnonzero(presence(video).any(0) | negatives)
         found += [Item(dataset, video, int(t), usable) for t in usable]
     return found
 

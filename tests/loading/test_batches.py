@@ -257,6 +257,20 @@ def test_rows_are_the_objects_of_both_frames_without_crowds(make_folder):
     assert len(seen) > 3
 
 
+def test_frames_without_an_object_teach_what_is_none_where_that_is_asked(make_folder):
+    folder = make_folder(videos=((24, 40, 3),) * 2)
+    folder.content["annotations"][1]["segmentations"][1:] = [None] * 2
+    dataset = _load(folder.write())
+    total = sum(len(video.file_names) for video in dataset.videos)
+    assert batches.num_pairs(dataset) == total - 2
+    assert batches.num_pairs(dataset, negatives=True) == total
+    found = _take(_pairs(dataset, batch=1, negatives=True), total)
+    seen = [(_keys(pair)[0], pair.present[0, 1].any()) for pair in found]
+    empty = {(video, t) for (video, _, t), shown in seen if not shown}
+    assert empty == {(1, 1), (1, 2)}
+    assert len({(video, t) for (video, _, t), _ in seen}) == total
+
+
 def test_frames_with_nothing_but_crowds_are_left_out(make_folder):
     folder = make_folder()
     folder.content["annotations"][0]["segmentations"][1] = None
