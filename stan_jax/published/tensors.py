@@ -1,6 +1,7 @@
 """Checkpoint files of other systems, read without running anything that is in them."""
 
 import collections
+import contextlib
 import io
 import json
 import pickle
@@ -158,8 +159,11 @@ def _read_torch(path: Path) -> Any:
     except ImportError:
         rule = "is a file of torch: needs the extra `torch`, or make it safetensors"
         raise InputError(path, "", rule) from None
+    # Torch before 2.5 lets nothing through.
+    allow = getattr(getattr(torch, "serialization", None), "safe_globals", None)
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
+        with allow(_stand_ins()) if allow else contextlib.nullcontext():
+            found = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         named = re.search(r"GLOBAL (\S+)", str(error))
         what = f" it names {named[1]}." if named else ""
@@ -177,6 +181,26 @@ def _read_torch(path: Path) -> Any:
         return value
 
     return plain(found)
+
+
+def _stand_ins() -> list[Any]:
+    """What mmengine keeps beside the weights, under its names but without its code.
+
+    Its files hold the history of the losses, which points to methods by `getattr`.
+    """
+
+    def named(thing: Any, module: str, name: str) -> Any:
+        thing.__module__, thing.__name__, thing.__qualname__ = module, name, name
+        return thing
+
+    buffer = named(type("", (), {}), "mmengine.logging.history_buffer", "HistoryBuffer")
+    methods = [
+        named(lambda *_: None, module, "getattr")
+        for module in ("builtins", "__builtin__")
+    ]
+    arrays = [(f, f"{module}.{name}") for (module, name), f in HARMLESS.items()]
+    kinds = [type(np.dtype(code)) for code in ("f8", "f4", "i8", "i4", "bool")]
+    return [buffer, *methods, *arrays, *kinds]
 
 
 class _Unpickler(pickle.Unpickler):

@@ -4,6 +4,7 @@ import os
 import pickle
 import struct
 import sys
+import types
 
 import numpy as np
 import pytest
@@ -162,6 +163,28 @@ def test_torch_file_that_wants_to_run_code_is_refused(tmp_path, monkeypatch, leg
     with pytest.raises(InputError, match="x.pth: wants to run code, refused"):
         tensors.read(path)
     assert not (tmp_path / "evil_was_here").exists()
+
+
+def test_torch_file_of_mmengine_is_read_without_its_history_of_losses(
+    tmp_path, monkeypatch
+):
+    torch = pytest.importorskip("torch")
+    name = "mmengine.logging.history_buffer"
+
+    def mean(self):
+        raise AssertionError("code of the file ran")
+
+    mean.__module__, mean.__qualname__ = name, "HistoryBuffer.mean"
+    buffer = type("HistoryBuffer", (), {"__module__": name, "mean": mean})
+    monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+    monkeypatch.setattr(sys.modules[name], "HistoryBuffer", buffer, raising=False)
+    history = buffer()
+    vars(history).update(values=np.array([0.5, 0.25]), methods={"mean": mean})
+    state = {k: torch.from_numpy(x) for k, x in ARRAYS.items()}
+    hub = {"log_scalars": {"train/loss": history}}
+    torch.save({"state_dict": state, "message_hub": hub}, tmp_path / "x.pth")
+    monkeypatch.delitem(sys.modules, name)
+    _assert_same(tensors.read(tmp_path / "x.pth"), ARRAYS)
 
 
 def test_torch_file_without_torch_says_what_to_do(tmp_path, monkeypatch):
