@@ -173,17 +173,17 @@ def places(args: argparse.Namespace, number: int) -> Any:
 def require_free(args: argparse.Namespace, folder: Path) -> None:
     """Raise InputError where results of another run lie, or no room is left."""
     from stan_jax.files import require_room
-    from stan_jax.video.recording import FILES
+    from stan_jax.video.recording import ALSO, FILES
 
     if folder.exists() and not folder.is_dir():
         raise InputError(folder, "", "must be a folder, is a file")
+    ours = [(folder / name).resolve() for name in (*FILES.values(), *ALSO.values())]
     for text in args.inputs:
-        if any(
-            (folder / name).resolve() == Path(text).resolve() for name in FILES.values()
-        ):
+        if any(Path(text).resolve().is_relative_to(path) for path in ours):
             rule = f"its {Path(text).name} is what is read: name another --out"
             raise InputError(folder, "", rule)
-    there = [name for name in FILES.values() if (folder / name).exists()]
+    names = [*FILES.values(), *(ALSO[name] for name in args.also)]
+    there = [name for name in names if (folder / name).exists()]
     if there and not args.overwrite:
         rule = f"holds {there[0]} of an earlier run: name another --out, or --overwrite"
         raise InputError(folder, "", rule)

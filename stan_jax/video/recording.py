@@ -3,6 +3,7 @@
 import contextlib
 import queue
 import re
+import shutil
 import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -27,7 +28,7 @@ from stan_jax.video.draw import PLAIN, Style, Trails
 OVERLAY, LINES, PAGE = "overlay.mp4", "tracks.jsonl", "index.html"
 FILES = {"overlay": OVERLAY, "tracks": LINES, "page": PAGE}
 CUTOUTS = "cutouts"
-ALSO = (*exports.FORMATS, CUTOUTS)
+ALSO = {name: file for name, (file, _) in exports.FORMATS.items()} | {CUTOUTS: CUTOUTS}
 AHEAD = 8  # frames that wait to be drawn
 # The page's own video: pixels of its width at most, and what it may take.
 PAGE_WIDTH, PAGE_CRF = 640, 28
@@ -41,7 +42,7 @@ class Recording:
     After an error or a stop the files hold what was done until then.
 
     Args:
-      folder: is made; older files of these names are replaced.
+      folder: is made; all that an earlier recording left there goes.
       source: what is tracked.
       categories: names of the classes by label.
       style: of the overlay.
@@ -88,6 +89,7 @@ class Recording:
         except OSError as error:
             rule = f"cannot be made: {error.strerror}"
             raise InputError(self.folder, "", rule) from error
+        _clear(self.folder)
         self._lines = self._stack.enter_context(LinesWriter(self.folder / LINES))
         rate = (self.source.rate or USUAL_RATE) / self.source.window.every
         self.rate = rate
@@ -253,6 +255,18 @@ class Recording:
                 )
         finally:
             video.unlink(missing_ok=True)
+
+
+def _clear(folder: Path) -> None:
+    """Remove what an earlier recording left, asked for anew or not."""
+    if not (folder / LINES).is_file():
+        return  # what has such a name is not ours
+    for name in (*FILES.values(), *ALSO.values()):
+        path = folder / name
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def _size_of_page(image: UInt8[np.ndarray, "h w 3"]) -> tuple[int, int]:

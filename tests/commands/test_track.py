@@ -204,6 +204,30 @@ def test_older_output_is_kept_unless_told(model, clip, tmp_path):
     assert len(video(tmp_path / "overlay.mp4")[0]) == 2
 
 
+def test_what_an_earlier_run_left_besides_goes_with_it(model, clip, tmp_path):
+    also = ["--also", "csv", "masks", "cutouts"]
+    track(model, tmp_path, clip, options=also)
+    (tmp_path / "mine.txt").write_text("notes")
+    left = [*FILES, "cutouts", "masks", "mine.txt", "tracks.csv"]
+    assert sorted(os.listdir(tmp_path)) == sorted(left)
+    track(model, tmp_path, clip, options=["--overwrite", "--no-page"])
+    assert sorted(os.listdir(tmp_path)) == ["mine.txt", "overlay.mp4", "tracks.jsonl"]
+
+
+def test_files_of_others_and_the_input_itself_are_not_taken_for_an_earlier_run(
+    model, clip, tmp_path
+):
+    (tmp_path / "masks").mkdir()
+    (tmp_path / "masks/0.png").write_text("mine")
+    with pytest.raises(SystemExit, match="holds masks of an earlier run"):
+        track(model, tmp_path, clip, options=["--also", "masks"])
+    track(model, tmp_path, clip)
+    assert (tmp_path / "masks/0.png").exists()
+    with pytest.raises(SystemExit, match="0.png is what is read"):
+        track(model, tmp_path, tmp_path / "masks/0.png", options=["--overwrite"])
+    assert (tmp_path / "masks/0.png").read_text() == "mine"
+
+
 def test_the_overlay_is_never_written_over_its_own_video(model, tmp_path):
     path = clips.write(tmp_path / "overlay.mp4")
     before = path.read_bytes()
