@@ -19,6 +19,8 @@ help:
 
 venv: $(VENV)/.has-core
 
+# Level 3: a busy machine is no "Very slow compile" to report to the compiler's authors.
+demo: export TF_CPP_MIN_LOG_LEVEL ?= 3
 demo: $(VENV)/.has-tb
 	$(BIN)/python -m stan_jax.shapes --out=data/shapes
 	$(BIN)/python train.py $(DEMO)

@@ -3,6 +3,7 @@
 import argparse
 import gc
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 
@@ -26,6 +27,8 @@ COMMANDS = {
 def script() -> None:
     """Run `main` as a process of its own."""
     gc.set_threshold(100_000, 50, 50)  # imports make objects, not garbage
+    # What the compiler cannot do it raises; its log asks busy machines for bug reports.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
         main()
     finally:
