@@ -84,7 +84,7 @@ def train(config: ConfigDict, workdir: Path) -> None:
     program = Program(structure, fresh, ours.settings)
     count = sum(x.size for x in jax.tree.leaves(fresh.params))
     pairs = sum(
-        batches.num_pairs(dataset, negatives=config.data.negatives)
+        batches.num_pairs(dataset, negatives=negatives(config))
         for dataset, _ in datasets
     )
     print(f"{count:,} parameters, {len(categories)} classes, {pairs:,} training frames")
@@ -246,6 +246,11 @@ def warnings(
     return lines
 
 
+def negatives(config: ConfigDict) -> bool:
+    """Return whether frames without an object are trained on."""
+    return config.data.get("negatives", False)  # configs of before do not have it
+
+
 def make_batches(datasets: list[tuple[Dataset, float]], config: ConfigDict) -> Any:
     """Return the endless batches of training pairs."""
     data = config.data
@@ -259,7 +264,7 @@ def make_batches(datasets: list[tuple[Dataset, float]], config: ConfigDict) -> A
         max_objects=data.max_objects,
         scales_hw=data.train_scales_hw,
         num_threads=data.num_threads,
-        negatives=data.negatives,
+        negatives=negatives(config),
     )
 
 

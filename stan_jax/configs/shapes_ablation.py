@@ -14,6 +14,11 @@ VARIANTS = {  # name: section, setting, value
     "previous_values": ("model.sta", "value_source", "previous"),  # A2
     "coarse_levels": ("model.sta", "strides", (16, 32, 64)),  # A3
     "separate_embed": ("model.sta", "share_embed", False),  # A8
+    "both_values": ("model.sta", "value_source", "both"),  # A2
+    "two_heads": ("model.sta", "heads", 2),  # A6
+    "identity_values": ("model.sta", "value_start", "identity"),  # A7
+    "open_gate": ("model.sta", "gamma", 0.5),  # A10
+    "prior": ("model.sta", "prior", 1.0),  # A22
     "scaled": ("model.sta", "scale", 0.35),  # A9: 1 / sqrt(c_1)
     "skip_first": ("tracking", "first_frame", "skip"),  # A12
     "any_gap": ("data", "gap", "any"),  # A16

@@ -53,6 +53,10 @@ def get_config() -> ConfigDict:
             normalise="source",  # A1
             share_embed=True,  # A8
             scale=1.0,  # A9
+            prior=placeholder(float),  # A22, none
+            gamma=0.0,  # A10
+            value_start="he",  # A7
+            heads=1,  # A6
         ),
         box_channels=256,
         mask_channels=32,

@@ -119,6 +119,10 @@ def with_attention(c: ConfigDict) -> ConfigDict:
         normalise="source",  # A1
         share_embed=True,  # A8
         scale=1.0,  # A9
+        prior=placeholder(float),  # A22, none
+        gamma=0.0,  # A10
+        value_start="he",  # A7
+        heads=1,  # A6
     )
     c.data.gap = "5"  # [O] A16: at test the previous frame is the adjacent one
     return c

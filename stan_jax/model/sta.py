@@ -1,11 +1,13 @@
 """Spatio-temporal attention between the backbone and the RPN (paper Sec. 3.1)."""
 
+import math
 from collections.abc import Sequence
 from functools import partial
 from typing import Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
@@ -22,11 +24,17 @@ class SpatioTemporalAttention(nnx.Module):
     Args:
       key_channels: c_1 of Eq. 1 (A5).
       value_source: "current" takes the values of Eq. 2 from x1, as printed, "previous"
-        from x0 (A2).
+        from x0; "both" takes keys and values from the cells of both frames (A2).
       normalise: the softmax runs over the "source" cells i, which Eq. 2 sums away, or
         over the "target" cells j (A1).
       share_embed: one Conv1 for both frames, as printed (A8).
       scale: factor on the logits, 1 as printed (A9).
+      prior: width in cells of a prior on place, which each level then learns: logits
+        fall with the squared distance of the cells; None, as printed, has none (A22).
+      gamma: where gamma starts (A10).
+      value_start: "he" starts Conv2 as any convolution, "identity" lets the values be
+        the features themselves, at first (A7).
+      heads: parts of the channels that look for themselves (A6).
     """
 
     def __init__(
@@ -35,27 +43,45 @@ class SpatioTemporalAttention(nnx.Module):
         *,
         key_channels: int,
         strides: Sequence[int],
-        value_source: Literal["current", "previous"] = "current",
+        value_source: Literal["current", "previous", "both"] = "current",
         normalise: Literal["source", "target"] = "source",
         share_embed: bool = True,
         scale: float = 1.0,
+        prior: float | None = None,
+        gamma: float = 0.0,
+        value_start: Literal["he", "identity"] = "he",
+        heads: int = 1,
         rngs: nnx.Rngs,
     ):
         for name, value, known in (
-            ("value_source", value_source, ("current", "previous")),
+            ("value_source", value_source, ("current", "previous", "both")),
             ("normalise", normalise, ("source", "target")),
+            ("value_start", value_start, ("he", "identity")),
         ):
             if value not in known:
                 rule = f"must be one of {', '.join(known)}, is '{value}'"
                 raise InputError(name, "", rule)
-        self.strides = tuple(strides)
+        if heads < 1 or key_channels % heads or channels % heads:
+            rule = f"must divide {key_channels} and {channels} channels, is {heads}"
+            raise InputError("heads", "", rule)
+        if prior is not None and not prior > 0:
+            raise InputError("prior", "", f"must be above 0 cells, is {prior}")
+        self.strides, self.heads = tuple(strides), heads
         self.value_source, self.normalise = value_source, normalise
         self.share_embed, self.scale = share_embed, scale
         self.embed = conv(channels, key_channels, 1, rngs=rngs)  # Conv1
         if not share_embed:
             self.embed_previous = conv(channels, key_channels, 1, rngs=rngs)
         self.value = conv(channels, channels, 1, rngs=rngs)  # Conv2
-        self.gamma = nnx.Param(jnp.zeros(len(self.strides)))
+        if value_start == "identity":
+            self.value.kernel[...] = jnp.eye(channels)[None, None]
+        self.gamma = nnx.Param(jnp.full(len(self.strides), float(gamma)))
+        # Log of what a squared cell costs, so that it stays above 0.
+        self.slope = (
+            None
+            if prior is None
+            else nnx.Param(jnp.full(len(self.strides), -math.log(2 * prior**2)))
+        )
 
     def __call__(
         self,
@@ -85,9 +111,10 @@ class SpatioTemporalAttention(nnx.Module):
         stride: int,
     ) -> Float[Array, "b h w c"]:
         """Return A = Conv2(x1) (x) softmax(Conv1(x0) (x) Conv1(x1)), Eq. 1-2."""
-        source = x1 if self.value_source == "current" else x0
+        sources = {"current": (x1,), "previous": (x0,), "both": (x0, x1)}
+        values = [_cells(self.value(x)) for x in sources[self.value_source]]
         with jax.named_scope("sta"):
-            attended = self._gather(x0, x1, size_hw, stride, _cells(self.value(source)))
+            attended = self._gather(x0, x1, size_hw, stride, jnp.concatenate(values, 1))
         return attended.reshape(x1.shape)
 
     def weights(
@@ -102,31 +129,85 @@ class SpatioTemporalAttention(nnx.Module):
 
         Args:
           x0, x1, size_hw, stride: as of `attention`.
-          cell_yx: the cell of x1 that looks.
+          cell_yx: the cell of x1 that looks; of several heads the mean.
         """
         b, h, w, _ = x1.shape
+        number = h * w * (2 if self.value_source == "both" else 1)
         # A is linear in its values, so its derivative is the map: one row of it here.
-        values = jnp.ones((b, h * w, 1), jnp.float32)
+        values = jnp.ones((b, number, self.heads), jnp.float32)
         gather = partial(self._gather, x0, x1, size_hw, stride)
-        _, transpose = jax.vjp(gather, values)
-        chosen = jnp.zeros_like(values).at[:, cell_yx[0] * w + cell_yx[1]].set(1.0)
-        return transpose(chosen)[0].reshape(b, h, w)
+        shown, transpose = jax.vjp(gather, values)
+        chosen = jnp.zeros_like(shown).at[:, cell_yx[0] * w + cell_yx[1]]
+        (weights,) = transpose(chosen.set(1 / self.heads))
+        return weights.sum(-1)[:, : h * w].reshape(b, h, w)
 
     def _gather(self, x0, x1, size_hw, stride: int, values):
-        """Values [b h*w n] of the cells of x0, mixed for each cell of x1."""
+        """Values [b i n] of the cells that are looked at, mixed for each cell of x1."""
+        level_hw = x1.shape[1:3]
+        inside = cells_inside(size_hw, level_hw, stride)
         embed_previous = self.embed if self.share_embed else self.embed_previous
-        inside = cells_inside(size_hw, (x1.shape[1], x1.shape[2]), stride)
+        query, keys = _cells(self.embed(x1)), [_cells(embed_previous(x0))]
+        if self.value_source == "both":
+            keys.append(query)
+        key, mask = jnp.concatenate(keys, 1), jnp.tile(inside, (1, len(keys)))
+        query, key, values = (_split(x, self.heads) for x in (query, key, values))
+        mask, query_mask = (jnp.repeat(x, self.heads, axis=0) for x in (mask, inside))
+        scale, precision = self.scale, None
+        if self.slope is not None:
+            cost = jnp.exp(self.slope[...][self.strides.index(stride)])
+            query, key = _placed(scale * query, key, level_hw, cost)
+            scale, precision = 1.0, jax.lax.Precision.HIGHEST
         # The map of Eq. 1 is never stored whole: `attend` computes Eq. 1 and Eq. 2
         # together, a block of current cells at a time.
-        return attention.attend(
-            query=_cells(self.embed(x1)),
-            key=_cells(embed_previous(x0)),
+        attended = attention.attend(
+            query=query,
+            key=key,
             value=values,
-            mask=inside,
-            query_mask=inside,
+            mask=mask,
+            query_mask=query_mask,
             normalise=self.normalise,
-            scale=self.scale,
+            scale=scale,
+            precision=precision,
         )
+        return _joined(attended, self.heads)
+
+
+def _placed(query, key, level_hw: tuple[int, int], cost):
+    """Query and key with four more channels each, whose product is -cost * distance^2.
+
+    |p - q|^2 = |p|^2 + |q|^2 - 2 p q for places p and q in cells, counted from the
+    middle of the map. In float32: the squares of a large map have no room in bfloat16.
+    """
+    h, w = level_hw
+    place = np.indices(level_hw).reshape(2, h * w).T - [(h - 1) / 2, (w - 1) / 2]
+    square = (place**2).sum(-1, keepdims=True)
+    ones = np.ones_like(square)
+    of_query = np.concatenate([place, ones, square], 1)
+    of_key = -cost * np.concatenate([-2 * place, square, ones], 1, dtype=np.float32)
+    of_key = jnp.tile(of_key, (key.shape[1] // (h * w), 1))  # keys of several frames
+
+    def joined(x, more):
+        more = jnp.broadcast_to(jnp.asarray(more, jnp.float32), (len(x), *more.shape))
+        return jnp.concatenate([x.astype(jnp.float32), more], -1)
+
+    return joined(query, of_query), joined(key, of_key)
+
+
+def _split(x: Float[Array, "b n _"], heads: int) -> Float[Array, "_ n _"]:
+    """The channels of each head as a batch of their own."""
+    if heads == 1:
+        return x
+    b, n, c = x.shape
+    x = x.reshape(b, n, heads, c // heads).swapaxes(1, 2)
+    return x.reshape(b * heads, n, c // heads)
+
+
+def _joined(x: Float[Array, "_ n _"], heads: int) -> Float[Array, "b n _"]:
+    """The inverse of `_split`."""
+    if heads == 1:
+        return x
+    _, n, c = x.shape
+    return x.reshape(-1, heads, n, c).swapaxes(1, 2).reshape(-1, n, heads * c)
 
 
 def cells_inside(

@@ -19,6 +19,7 @@ def attend(
     query_mask: Bool[Array, "b j"] | None = None,
     normalise: Literal["source", "target"] = "source",
     scale: float = 1.0,
+    precision: jax.lax.PrecisionLike = None,
     block: int | None = None,
 ) -> Float[Array, "b j c"]:
     """Sum over i of weight[i, j] * value[i], the product V Cor of Eq. 2.
@@ -30,6 +31,7 @@ def attend(
     Args:
       mask, query_mask: false cells are as if they were not there; their weights are 0,
         and so are results without any key and results of false queries.
+      precision: of the product of keys and queries, see `jax.lax.Precision`.
       block: most rows of the map that exist at once, else about 2^20 entries' worth.
         The result does not depend on it; memory is linear in cells, backward as well.
     """
@@ -45,7 +47,7 @@ def attend(
         # 4 MB stay in a cache of a CPU; fewer than 64 rows no longer fill a GPU.
         block = max(64, 2**20 // max(1, query.shape[0] * whole))
 
-    gather = partial(_gather, axis=_AXIS[normalise], scale=scale)
+    gather = partial(_gather, axis=_AXIS[normalise], scale=scale, precision=precision)
     if cut <= block:
         return gather((query, query_mask), (key, value, mask))
     num_blocks = -(-cut // block)
@@ -65,10 +67,16 @@ def attend(
     return total.astype(value.dtype)
 
 
-def _gather(queries, keys, *, axis: int, scale: float):
+def _gather(queries, keys, *, axis: int, scale: float, precision):
     """Plain form of `attend`, with the whole map of its arguments in memory."""
     (query, query_mask), (key, value, mask) = queries, keys
-    logits = jnp.einsum("bid,bjd->bij", key, query, preferred_element_type=jnp.float32)
+    logits = jnp.einsum(
+        "bid,bjd->bij",
+        key,
+        query,
+        precision=precision,
+        preferred_element_type=jnp.float32,
+    )
     both = mask[:, :, None] & query_mask[:, None, :]
     weight = jax.nn.softmax(logits * scale, axis=axis, where=both)
     return jnp.einsum("bij,bic->bjc", weight.astype(value.dtype), value)

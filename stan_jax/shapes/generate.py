@@ -1,6 +1,6 @@
 """The demo dataset: YouTube-VIS 2019 files of moving shapes, made from a seed.
 
-    python -m stan_jax.shapes --out=DIR [--hard]
+    python -m stan_jax.shapes --out=DIR [--weather=hard]
 
 DIR/{train,val}/JPEGImages/<video>/<00000>.jpg and DIR/{train,val}/instances.json; and
 DIR/demo.mp4, six seconds without labels, for `stan track`.
@@ -12,6 +12,7 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Int
@@ -20,15 +21,22 @@ from PIL import Image
 from stan_jax.errors import InputError
 from stan_jax.files import replacing
 from stan_jax.media.mp4 import Mp4
-from stan_jax.shapes import scene, weather
+from stan_jax.shapes import scene
+from stan_jax.shapes import weather as weathers
 
 SPLITS = ("train", "val")
 LABELS = "instances.json"
+SPOILT = "spoilt.json"  # the frames that the weather met, by video
 STAMP = "shapes.json"  # the arguments the folder was filled with
 MP4, MP4_HW = "demo.mp4", (384, 640)
 MP4_SCENE = 25  # of seed 0: a scene whose four objects mostly stay in the picture
 VERSION = 2  # raise when other pictures or labels come from the same arguments
 JPEG = dict(quality=92, subsampling=0)
+WEATHERS: dict[str, Callable] = {
+    "clear": lambda rng, frames: frames,
+    "hard": weathers.spoil,
+    "blank": weathers.blank,
+}
 
 
 def generate(
@@ -41,7 +49,7 @@ def generate(
     height: int,
     width: int,
     val_frames: int | None = None,
-    hard: bool = False,
+    weather: str = "clear",
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> None:
     """Write both splits; does nothing where `folder` already holds exactly this set.
@@ -51,21 +59,27 @@ def generate(
     Args:
       frames: per video.
       val_frames: per video of val; default: as many.
-      hard: spoil about 45 % of the frames; labels stay those of the clean scene.
+      weather: a key of WEATHERS, which spoils about 45 % of the frames; labels stay
+        those of the clean scene; which frames it met stands in SPOILT.
       progress: called with (videos done, videos in all) after each video.
     Raises: InputError where `folder` holds anything else, or a number is out of range.
     """
     counts = (train_videos, val_videos)
     lengths = (frames, frames if val_frames is None else val_frames)
-    stamp = dict(
+    stamp: dict[str, Any] = dict(
         version=VERSION,
         seed=seed,
         videos=list(counts),
         frames=list(lengths),
         height=height,
         width=width,
-        hard=hard,
+        hard=weather == "hard",
     )
+    if weather not in WEATHERS:
+        rule = f"must be one of {', '.join(WEATHERS)}, is '{weather}'"
+        raise InputError("weather", "", rule)
+    if weather == "blank":  # the stamps of the others are older than this kind
+        stamp["weather"] = weather
     if seed < 0 or min(*counts, *lengths) < 1 or min(height, width) < 16:
         rule = f"seed >= 0, counts >= 1, sizes >= 16 must hold, got {stamp}"
         raise InputError("shapes", "", rule)
@@ -80,18 +94,24 @@ def _write_split(
     folder: Path, s: int, stamp: dict, progress: Callable[[int, int], None]
 ) -> None:
     """Write the frames, then the json: where that exists the split is complete."""
-    videos, annotations = [], []
+    videos, annotations, spoilt = [], [], {}
     for i in range(stamp["videos"][s]):
         rng, bad_luck = (
             np.random.default_rng([stamp["seed"], s, i, k]) for k in (0, 1)
         )
         film = scene.draw(rng, stamp["frames"][s], stamp["height"], stamp["width"])
         video = _video(i, SPLITS[s], film)
-        shown = weather.spoil(bad_luck, film.frames) if stamp["hard"] else film.frames
+        name = "hard" if stamp["hard"] else stamp.get("weather", "clear")
+        shown = WEATHERS[name](bad_luck, film.frames)
+        if name != "clear":
+            met = (shown != film.frames).any((1, 2, 3))
+            spoilt[video["id"]] = np.flatnonzero(met).tolist()
         _write_frames(folder / "JPEGImages", video, shown)
         videos.append(video)
         annotations += _annotations(film, video["id"], len(annotations))
         progress(sum(stamp["videos"][:s]) + i + 1, sum(stamp["videos"]))
+    if spoilt:
+        _write_json(folder / SPOILT, spoilt)
     content = _header() | dict(videos=videos, annotations=annotations)
     _write_json(folder / LABELS, content)
 
@@ -220,7 +240,12 @@ def main(argv: list[str] | None = None) -> None:
     """Command line; by default the demo set: 320 videos to learn from, 24 held out."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", required=True, help="folder to fill")
-    parser.add_argument("--hard", action="store_true", help="spoil 45 %% of the frames")
+    parser.add_argument(
+        "--weather", default="clear", choices=list(WEATHERS), help="what spoils frames"
+    )
+    parser.add_argument(
+        "--hard", dest="weather", action="store_const", const="hard", help="the same"
+    )
     defaults = dict(seed=0, train_videos=320, val_videos=24, frames=8, val_frames=12)
     for name, value in (defaults | dict(height=96, width=160)).items():
         parser.add_argument(f"--{name}", type=int, default=value, help=f"({value})")

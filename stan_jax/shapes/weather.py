@@ -1,4 +1,4 @@
-"""Weather of the hard set: blur, defocus, noise and bars, in short bursts.
+"""Weather: blur, defocus, noise and bars, or nothing to be seen, in short bursts.
 
 Each burst is one or two frames long and has clean frames on both sides, so what one
 frame hides the frame before it usually shows.
@@ -18,6 +18,21 @@ def spoil(
         for kind in rng.choice(len(KINDS), rng.integers(1, 3), replace=False):
             frame = KINDS[kind](rng, frame)
         spoilt[t] = np.clip(frame + 0.5, 0, 255)
+    return spoilt
+
+
+def blank(
+    rng: np.random.Generator, frames: UInt8[np.ndarray, "t h w 3"]
+) -> UInt8[np.ndarray, "t h w 3"]:
+    """Return the frames, about 45 % of them without a trace of the scene: grey, noise.
+
+    What is there then only earlier frames know.
+    """
+    spoilt = frames.copy()
+    for t in np.flatnonzero(bursts(rng, len(frames))):
+        grey = rng.uniform(60, 190)
+        noise = rng.normal(0, 12, frames.shape[1:])
+        spoilt[t] = np.clip(grey + noise, 0, 255)
     return spoilt
 
 

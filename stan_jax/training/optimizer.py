@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, PyTree
 from stan_jax.errors import InputError
 from stan_jax.model import parameters
 
-NO_DECAY = ("scale", "bias", "upsample_bias", "gamma")
+NO_DECAY = ("scale", "bias", "upsample_bias", "gamma", "slope")
 
 
 def schedule(
@@ -87,7 +87,7 @@ def make(
       clip_norm: bound of the norm over all gradients that are not frozen; None: off.
       momentum: of "sgd".
       betas: decay of both moments of "adamw".
-      no_decay: last names of leaves without weight decay (Choice A11: gamma, norms).
+      no_decay: last names of leaves without weight decay (A11: gamma, slope, norms).
       frozen: prefixes of paths, "backbone/layer1"; leaves below get a zero update,
         keep no state, and count in no norm.
 

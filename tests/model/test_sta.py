@@ -17,6 +17,7 @@ SIZES = jnp.array([[H * STRIDE, W * STRIDE], [20, 33]])  # the second ends in ce
 apply = jax.jit(lambda sta, *given: sta(*given))
 attention = jax.jit(lambda sta, *given: sta.attention(*given), static_argnums=4)
 values = pytest.mark.parametrize("value_source", ["current", "previous"])
+sources = pytest.mark.parametrize("value_source", ["current", "previous", "both"])
 axes = pytest.mark.parametrize("normalise", ["source", "target"])
 
 
@@ -84,9 +85,12 @@ def test_sta_equals_the_equations_as_loops(normalise, value_source, share_embed,
 
 
 @axes
+@pytest.mark.parametrize("prior", [None, 1.5])
 @pytest.mark.parametrize("cell", [(0, 0), (2, 3)])
-def test_weights_of_a_cell_are_those_that_its_values_are_mixed_with(normalise, cell):
-    sta = _sta(value_source="previous", normalise=normalise, scale=0.3)
+def test_weights_of_a_cell_are_those_that_its_values_are_mixed_with(
+    normalise, cell, prior
+):
+    sta = _sta(value_source="previous", normalise=normalise, scale=0.3, prior=prior)
     x0, x1 = _maps()
     weights = np.asarray(sta.weights(x0, x1, SIZES, STRIDE, cell))
     assert weights.shape == (2, H, W)
@@ -97,6 +101,89 @@ def test_weights_of_a_cell_are_those_that_its_values_are_mixed_with(normalise, c
     assert not weights[~inside].any()
     if normalise == "source":
         np.testing.assert_allclose(weights.sum((1, 2)), 1, rtol=1e-5)
+
+
+def _looped(sta, x0, x1):
+    """A of Eq. 2 of one frame with every choice of the class, cell by cell."""
+    conv1, conv2 = (
+        (np.asarray(c.kernel[...], np.float64)[0, 0], np.asarray(c.bias[...]))
+        for c in (sta.embed, sta.value)
+    )
+    cells = [(y, x) for y, x in np.ndindex(H, W)]
+    keys = {
+        "current": [(x0, x1)],
+        "previous": [(x0, x0)],
+        "both": [(x0, x0), (x1, x1)],
+    }[sta.value_source]
+    looked = [(k[p] @ conv1[0] + conv1[1], v[p], p) for k, v in keys for p in cells]
+    cost = 0.0 if sta.slope is None else np.exp(float(sta.slope[...][0]))
+    d, c = D // sta.heads, C // sta.heads
+    result = np.zeros((H, W, C))
+    for head in range(sta.heads):
+        ks, cs = slice(head * d, (head + 1) * d), slice(head * c, (head + 1) * c)
+        logits = np.array(
+            [
+                [
+                    sta.scale * (key[ks] @ (x1[q] @ conv1[0] + conv1[1])[ks])
+                    - cost * ((p[0] - q[0]) ** 2 + (p[1] - q[1]) ** 2)
+                    for q in cells
+                ]
+                for key, _, p in looked
+            ]
+        )
+        e = np.exp(logits - logits.max())
+        cor = e / e.sum(0 if sta.normalise == "source" else 1, keepdims=True)
+        for j, q in enumerate(cells):
+            for i, (_, value, _) in enumerate(looked):
+                result[q][cs] += (value @ conv2[0] + conv2[1])[cs] * cor[i, j]
+    return result
+
+
+@pytest.mark.parametrize(
+    "choices",
+    [
+        dict(prior=1.0),
+        dict(prior=0.5, normalise="target", value_source="previous"),
+        dict(heads=3),
+        dict(heads=3, prior=2.0, value_source="both", scale=0.3),
+        dict(value_source="both", normalise="target"),
+    ],
+    ids=str,
+)
+def test_every_choice_equals_its_loop(choices):
+    sta = _sta(**choices)
+    x0, x1 = _maps()
+    got = _attended(sta, x0, x1, WHOLE)
+    for b in range(2):
+        want = _looped(sta, *(np.asarray(x[b], np.float64) for x in (x0, x1)))
+        np.testing.assert_allclose(got[b], want, atol=1e-5)
+
+
+def test_prior_falls_with_the_distance_and_its_slope_learns():
+    sta = _sta(prior=1.0, scale=0.0, value_source="previous")
+    np.testing.assert_allclose(np.exp(sta.slope[...]), 0.5, rtol=1e-6)
+    x0, x1 = _maps()
+    weights = np.asarray(sta.weights(x0, x1, WHOLE, STRIDE, (1, 2)))[0]
+    y, x = np.mgrid[:H, :W]
+    want = np.exp(-0.5 * ((y - 1) ** 2 + (x - 2) ** 2))
+    np.testing.assert_allclose(weights, want / want.sum(), rtol=1e-5)
+    grad = jax.grad(lambda sta: (sta([x0], [x1], WHOLE)[0] ** 3).sum())(sta)
+    assert np.abs(grad.slope[...]).min() > 0.01
+
+
+def test_identity_start_gives_the_values_themselves_and_gamma_starts_where_it_is_told():
+    sta = SpatioTemporalAttention(
+        C,
+        key_channels=D,
+        strides=(STRIDE,),
+        value_source="previous",
+        prior=0.01,  # of cells: each looks at its own place alone
+        gamma=0.5,
+        value_start="identity",
+        rngs=nnx.Rngs(0),
+    )
+    x0, x1 = _maps()
+    np.testing.assert_allclose(sta([x0], [x1], WHOLE)[0], 0.5 * x0 + x1, atol=1e-6)
 
 
 @values
@@ -145,10 +232,11 @@ def test_the_order_of_current_cells_moves_the_result_along():
     np.testing.assert_allclose(got, want[:, order], atol=2e-6)
 
 
-@values
+@pytest.mark.parametrize("more", [{}, dict(heads=3, prior=1.0)])
+@sources
 @axes
-def test_cells_in_the_padding_take_no_part(normalise, value_source):
-    sta = _sta(normalise=normalise, value_source=value_source)
+def test_cells_in_the_padding_take_no_part(normalise, value_source, more):
+    sta = _sta(normalise=normalise, value_source=value_source, **more)
     inside = np.asarray(cells_inside(SIZES, (H, W), STRIDE)).reshape(2, H, W, 1)
     x0, x1 = _maps(0)
     (want,) = apply(sta, [x0], [x1], SIZES)
@@ -229,7 +317,17 @@ def test_cells_inside_are_those_whose_first_pixel_is():
         np.testing.assert_array_equal(row, want)
 
 
-@pytest.mark.parametrize("wrong", [dict(value_source="both"), dict(normalise="rows")])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        dict(value_source="neither"),
+        dict(normalise="rows"),
+        dict(value_start="zero"),
+        dict(heads=2),  # of 3 key channels
+        dict(heads=0),
+        dict(prior=0.0),
+    ],
+)
 def test_settings_outside_their_choices_are_refused(wrong):
     (name,) = wrong
     # The type check of the tests comes before our own and is a TypeError.

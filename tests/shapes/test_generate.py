@@ -33,7 +33,7 @@ def small(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def small_hard(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("hard")
-    _generate(folder, hard=True)
+    _generate(folder, weather="hard")
     return folder
 
 
@@ -62,7 +62,7 @@ def _decode(segmentation: dict) -> np.ndarray:
 
 @pytest.mark.parametrize("kind", ["small", "small_hard"])
 def test_generate_gives_the_same_bytes_again(kind, tmp_path, request):
-    _generate(tmp_path, hard=kind == "small_hard")
+    _generate(tmp_path, weather="hard" if kind == "small_hard" else "clear")
     assert _files(tmp_path) == _files(request.getfixturevalue(kind))
 
 
@@ -74,7 +74,9 @@ def test_generate_gives_other_pictures_from_another_seed(small, tmp_path):
 
 @pytest.mark.parametrize("hard", [False, True])
 def test_video_does_not_depend_on_how_many_there_are(small, small_hard, tmp_path, hard):
-    _generate(tmp_path, train_videos=2, val_videos=1, hard=hard)
+    _generate(
+        tmp_path, train_videos=2, val_videos=1, weather="hard" if hard else "clear"
+    )
     fewer, here = _files(tmp_path), _files(small_hard if hard else small)
     pictures = [name for name in fewer if name.endswith(".jpg")]
     assert len(pictures) == 2 * 6 + 3
@@ -95,15 +97,41 @@ def test_splits_and_frames_are_all_different(tmp_path):
 
 def test_hard_keeps_labels_and_part_of_the_frames(small, small_hard):
     clean, hard = _files(small), _files(small_hard)
-    assert clean.keys() == hard.keys()
+    told = {f"{split}/{generate.SPOILT}" for split in generate.SPLITS}
+    assert clean.keys() == hard.keys() - told
     for name in (f"{split}/instances.json" for split in generate.SPLITS):
         assert clean[name] == hard[name]
     pictures = [name for name in clean if name.endswith(".jpg")]
     spoilt = [name for name in pictures if clean[name] != hard[name]]
     assert 0.25 < len(spoilt) / len(pictures) < 0.65
+    met = {
+        f"{split}/JPEGImages/{video['file_names'][t]}"
+        for split in generate.SPLITS
+        for video in _read(small, split)["videos"]
+        for t in json.loads(hard[f"{split}/{generate.SPOILT}"])[str(video["id"])]
+    }
+    assert met == set(spoilt)
     for name in spoilt:
         a, b = (np.asarray(Image.open(f / name), float) for f in (small, small_hard))
         assert np.abs(a - b).mean() > 2, name
+
+
+def test_blank_frames_show_nothing_of_the_scene(small, tmp_path):
+    _generate(tmp_path, weather="blank")
+    clean, blank = _files(small), _files(tmp_path)
+    pictures = [name for name in clean if name.endswith(".jpg")]
+    spoilt = [name for name in pictures if clean[name] != blank[name]]
+    assert 0.25 < len(spoilt) / len(pictures) < 0.65
+    for name in spoilt:
+        shown, scene = (
+            np.asarray(Image.open(folder / name), float)[..., 0]
+            for folder in (tmp_path, small)
+        )
+        # Means of 8 x 8 pixels, where noise has gone: no edge, no gradient is left.
+        h, w = (side // 8 * 8 for side in shown.shape)
+        cells = shown[:h, :w].reshape(h // 8, 8, w // 8, 8).mean((1, 3))
+        assert cells.std() < 4, name
+        assert abs(np.corrcoef(shown.ravel(), scene.ravel())[0, 1]) < 0.1
 
 
 def test_bursts_are_short_between_clean_frames_and_take_45_percent():
@@ -338,7 +366,7 @@ def test_generate_refuses_folders_of_other_content(small, tmp_path):
         _generate(tmp_path / "letter.txt")
     assert [p.name for p in tmp_path.iterdir()] == ["letter.txt"]
     with pytest.raises(InputError, match=r"shapes.json.*another set"):
-        _generate(small, hard=True)
+        _generate(small, weather="hard")
     (tmp_path / "letter.txt").rename(tmp_path / generate.STAMP)
     with pytest.raises(InputError, match=r"shapes.json.*json file"):
         _generate(tmp_path)
@@ -356,7 +384,7 @@ def test_generate_refuses_numbers_out_of_range(tmp_path, wrong):
 
 
 def test_single_frame_videos_work(tmp_path):
-    _generate(tmp_path, frames=1, val_frames=None, hard=True)
+    _generate(tmp_path, frames=1, val_frames=None, weather="hard")
     assert {v["length"] for v in _read(tmp_path, "val")["videos"]} == {1}
 
 
