@@ -33,7 +33,7 @@ def test_every_config_opens_with_its_command_and_both_figures(module):
 
 
 def test_command_that_opens_a_config_needs_no_weights_that_are_not_there(module):
-    (argument,) = set(re.findall(r"--config=configs/\w+\.py:?(\w*)", module.__doc__))
+    (argument,) = set(re.findall(r"--config=configs/\w+\.py:?([\w-]*)", module.__doc__))
     c = module.get_config(argument) if argument else module.get_config()
     assert c.model.norm != "frozen_batch" or c.init_from
 

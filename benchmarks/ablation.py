@@ -1,0 +1,289 @@
+r"""What a choice is worth: configs trained with several seeds, compared pair by pair.
+
+    python -m stan_jax.shapes --out=data/shapes_blank --weather=blank --val_videos=96
+    python benchmarks/ablation.py shapes_study:blank-baseline shapes_study:blank-best \
+        --seeds=3 --jobs=2 --json=study.json --figure=study.png \
+        -- --config.optim.steps=1500
+
+Trains and evaluates every config with every seed under runs/ablation, on one device a
+run, so many side by side as --jobs says; what is there already is not done again, a run
+cut short goes on. What follows `--` goes to train.py.
+
+The first config is the baseline of the others. Reported are mean and deviation over
+seeds, and the mean paired difference to the baseline with a 95 % interval: bootstrap
+over videos and seeds, both drawn anew for baseline and variant alike. Where the set
+knows which frames its weather met, AP and recall are of these and of the clean ones
+apart: masks of the other frames are left out on both sides.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from pycocotools import mask as coco_mask
+
+from stan_jax.evaluation.worker_pool import open_pool
+from stan_jax.metrics.video_ap import VideoAp, match
+from stan_jax.pretrained import load
+from stan_jax.results import readers
+from stan_jax.shapes.generate import SPOILT
+
+ROOT = Path(__file__).resolve().parents[1]
+DRAWS = 400  # of the bootstrap
+FOUND = 0.5  # IoU from which on an object of a frame is found
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("configs", nargs="+", help="NAME or NAME:ARGUMENT of configs/")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--jobs", type=int, default=1, help="runs side by side")
+    parser.add_argument("--folder", type=Path, default=ROOT / "runs" / "ablation")
+    parser.add_argument("--json", type=Path, help="where all figures go")
+    parser.add_argument("--figure", type=Path, help="png of all differences")
+    split = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
+    args = parser.parse_args(sys.argv[1:split])
+    overrides = sys.argv[split + 1 :]
+    work = [(c, s) for s in range(args.seeds) for c in args.configs]
+    with ThreadPoolExecutor(args.jobs) as pool:
+        runs = list(pool.map(lambda w: run(*w, args.folder, overrides), work))
+    measured = {w: measure(workdir) for w, workdir in zip(work, runs, strict=True)}
+    report = compare(args.configs, args.seeds, measured)
+    print("\n" + table(report))
+    if args.json:
+        note = {"command": sys.argv[1:], "date": time.strftime("%Y-%m-%d")}
+        args.json.write_text(json.dumps(note | {"configs": report}, indent=1))
+    if args.figure:
+        draw(report, args.figure)
+
+
+def run(config, seed, folder, overrides):
+    """Train and evaluate what is not there yet; return the workdir."""
+    workdir = folder / f"{config.replace(':', '-')}_{seed}"
+    start = time.monotonic()
+    workdir.mkdir(parents=True, exist_ok=True)
+    note = workdir / "overrides.json"
+    if not note.is_file():
+        note.write_text(json.dumps(overrides))
+    if (made := json.loads(note.read_text())) != overrides:
+        sys.exit(f"{workdir} was made with {made}: delete it, or name another --folder")
+    if (workdir / "scores.json").is_file():
+        return workdir
+    name, _, argument = config.partition(":")
+    given = f"--config=configs/{name}.py" + (f":{argument}" if argument else "")
+    for script, more in (("train.py", overrides), ("eval.py", [])):
+        command = [sys.executable, script, f"--workdir={workdir}", *more]
+        if script == "train.py":
+            command += [given, f"--config.seed={seed}", "--config.run.cpu_devices=1"]
+        with (workdir / f"{script}.log").open("a") as log:
+            subprocess.run(command, cwd=ROOT, stdout=log, stderr=log, check=True)
+    scores = json.loads((workdir / "scores.json").read_text())
+    seconds = time.monotonic() - start
+    print(f"{config} seed {seed}: AP {scores['AP']:.3f}, {seconds:.0f} s", flush=True)
+    return workdir
+
+
+def measure(workdir):
+    """Return what a run found: parts of each kind of AP by video, hits by video."""
+    config = json.loads((workdir / "config.json").read_text())["data"]["val"]
+    path = ROOT / config["annotations"]
+    truth = json.loads(path.read_text())
+    results = json.loads((workdir / "results.json").read_text())
+    lengths = {v["id"]: len(v["file_names"]) for v in truth["videos"]}
+    kinds = {"all": {i: set(range(n)) for i, n in lengths.items()}}
+    kinds["later"] = {i: set(range(1, n)) for i, n in lengths.items()}
+    if (path.parent / SPOILT).is_file():
+        met = json.loads((path.parent / SPOILT).read_text())
+        kinds["spoilt"] = {i: set(met.get(str(i), ())) for i in lengths}
+        kinds["clean"] = {i: kinds["all"][i] - kinds["spoilt"][i] for i in lengths}
+    parts, hits = {}, {}
+    for kind, frames in kinds.items():
+        sides = only(truth["annotations"], frames), only(results, frames)
+        parts[kind] = matched(truth | {"annotations": sides[0]}, sides[1])
+        hits[kind] = recalled(lengths, *sides)
+    return {"parts": parts, "hits": hits, "attention": attention(workdir)}
+
+
+def only(records, frames):
+    """Return tracks with the masks of some frames of each video; empty ones go."""
+    found = []
+    for record in records:
+        kept = frames[record["video_id"]]
+        lists = {
+            key: [x if t in kept else None for t, x in enumerate(record[key])]
+            for key in ("segmentations", "bboxes", "areas")
+            if key in record
+        }
+        if any(lists["segmentations"]):
+            found.append(record | lists)
+    return found
+
+
+def matched(truth, results):
+    """Return groups of categories, and `match` of each video by its id."""
+    groups = VideoAp([c["id"] for c in truth["categories"]]).groups
+    with tempfile.TemporaryDirectory() as folder:
+        paths = Path(folder, "truth.json"), Path(folder, "results.json")
+        for path, content in zip(paths, (truth, results), strict=True):
+            path.write_text(json.dumps(content))
+        with open_pool(1) as pool:
+            compared = pool.run(
+                lambda video, true, found: match(groups, true, found),
+                readers.true_tracks(paths[0]),
+                paths[1],
+            )
+    return groups, compared.parts
+
+
+def recalled(lengths, truth, results):
+    """Return (found, all) objects of frames by video; of any class, of any score."""
+    shown = {}
+    for record in results:
+        for t, mask in enumerate(record["segmentations"]):
+            if mask is not None:
+                shown.setdefault((record["video_id"], t), []).append(as_rle(mask))
+    hits = {i: [0, 0] for i in lengths}
+    for record in truth:
+        for t, mask in enumerate(record["segmentations"]):
+            if mask is not None:
+                there = shown.get((record["video_id"], t), [])
+                overlap = coco_mask.iou([as_rle(mask)], there, [0] * len(there))
+                hits[record["video_id"]][0] += bool(np.any(np.array(overlap) >= FOUND))
+                hits[record["video_id"]][1] += 1
+    return hits
+
+
+def as_rle(mask):
+    if isinstance(mask["counts"], list):
+        return coco_mask.frPyObjects(mask, *mask["size"])
+    return mask
+
+
+def attention(workdir):
+    """Return gamma and what the prior's slope has become, by level."""
+    _, arrays = load.read(workdir)
+    return {
+        name: np.asarray(arrays[f"params/sta/{name}"]).round(4).tolist()
+        for name in ("gamma", "slope")
+        if f"params/sta/{name}" in arrays
+    }
+
+
+def figures(measured, videos):
+    """Return every figure of a run over some videos, which may repeat."""
+    found = {}
+    for kind, (groups, parts) in measured["parts"].items():
+        score = VideoAp([c for group in groups for c in group])
+        for n, video in enumerate(videos):
+            if video in parts:
+                score.add_matched(n, parts[video])
+        found[f"AP {kind}"] = score.finish()["AP"]
+        hits = np.array([measured["hits"][kind][video] for video in videos]).sum(0)
+        found[f"recall {kind}"] = float(hits[0] / max(hits[1], 1))
+    return found
+
+
+def compare(configs, seeds, measured):
+    """Return figures of each config, and its difference to the first of them."""
+    base = configs[0]
+    videos = sorted(next(iter(measured.values()))["hits"]["all"])
+    whole = {w: figures(m, videos) for w, m in measured.items()}
+    rng = np.random.default_rng(0)
+    draws = []
+    for _ in range(DRAWS):
+        some = rng.choice(videos, len(videos)).tolist()
+        who = rng.choice(seeds, seeds).tolist()
+        of = {
+            w: figures(measured[w], some)
+            for w in {(c, s) for c in configs for s in who}
+        }
+        draws.append(
+            {
+                c: {
+                    k: np.mean([of[c, s][k] - of[base, s][k] for s in who])
+                    for k in of[c, who[0]]
+                }
+                for c in configs[1:]
+            }
+        )
+    report = {}
+    for config in configs:
+        report[config] = {
+            "attention": [measured[config, s]["attention"] for s in range(seeds)]
+        }
+        for name in whole[config, 0]:
+            values = [whole[config, s][name] for s in range(seeds)]
+            row = {"values": values, "mean": statistics.mean(values)}
+            row["sd"] = statistics.stdev(values) if seeds > 1 else None
+            if config != base:
+                row["difference"] = row["mean"] - report[base][name]["mean"]
+                row["interval"] = np.quantile(
+                    [draw[config][name] for draw in draws], [0.025, 0.975]
+                ).tolist()
+            report[config][name] = row
+    return report
+
+
+def paired(figures, base, config, seeds):
+    """Return the mean difference of a config to the baseline, seed by seed."""
+    return {
+        name: np.mean(
+            [figures[config, s][name] - figures[base, s][name] for s in seeds]
+        )
+        for name in figures[base, seeds[0]]
+    }
+
+
+def table(report):
+    """Return the report as a table of Markdown."""
+    names = [k for k in next(iter(report.values())) if k.startswith(("AP", "recall"))]
+    names = [k for k in names if k not in ("recall all", "recall later")]
+    lines = [f"| config | {' | '.join(names)} |", "|---|" + "---|" * len(names)]
+    for config, row in report.items():
+        cells = []
+        for name in names:
+            cell = f"{row[name]['mean']:.3f}"
+            if row[name]["sd"] is not None:
+                cell += f" +- {row[name]['sd']:.3f}"
+            if "interval" in row[name]:
+                low, high = row[name]["interval"]
+                cell += f" ({row[name]['difference']:+.3f}: {low:+.3f} to {high:+.3f})"
+            cells.append(cell)
+        lines.append(f"| `{config}` | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def draw(report, path):
+    """Draw the differences to the baseline with their intervals."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot
+
+    base, *others = report
+    names = [k for k in report[base] if k.startswith(("AP", "recall"))]
+    figure, axes = pyplot.subplots(
+        1, len(names), figsize=(3 * len(names), 1 + 0.5 * len(others)), sharey=True
+    )
+    for axis, name in zip(np.atleast_1d(axes), names, strict=True):
+        axis.axvline(0, color="grey", linewidth=0.8)
+        for n, config in enumerate(others):
+            row = report[config][name]
+            axis.plot(row["interval"], [n, n], color="C0")
+            axis.plot([row["difference"]], [n], "o", color="C0")
+        axis.set_title(name)
+        axis.set_yticks(range(len(others)), [c.partition(":")[2] or c for c in others])
+    figure.suptitle(f"difference to {base}, 95 % intervals")
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
+
+
+if __name__ == "__main__":
+    main()

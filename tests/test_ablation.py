@@ -1,0 +1,133 @@
+"""The comparison of `benchmarks/ablation.py`, on results made here."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pycocotools import mask as coco_mask
+from tiny_sets import box_mask
+
+from stan_jax.evaluation import youtube_vis_ap
+
+ROOT = Path(__file__).resolve().parents[1]
+SIZE, FRAMES = (24, 40), 4
+
+
+@pytest.fixture(scope="module")
+def ablation():
+    path = ROOT / "benchmarks/ablation.py"
+    spec = importlib.util.spec_from_file_location("ablation", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _rle(x):
+    mask = np.asfortranarray(box_mask(*SIZE, (x, 4, x + 8, 14)).astype(np.uint8))
+    rle = coco_mask.encode(mask)
+    return {"size": list(SIZE), "counts": rle["counts"].decode()}
+
+
+@pytest.fixture(scope="module")
+def truth():
+    videos = [
+        dict(id=i, height=24, width=40, length=FRAMES)
+        | dict(file_names=[f"{i}/{t}.jpg" for t in range(FRAMES)])
+        for i in (1, 2, 3)
+    ]
+    annotations = [
+        dict(id=10 * i + k, video_id=i, category_id=k, iscrowd=0)
+        | dict(segmentations=[_rle(t + 12 * k) for t in range(FRAMES)])
+        | dict(bboxes=[[t + 12 * k, 4, 8, 10] for t in range(FRAMES)])
+        | dict(areas=[80] * FRAMES, height=24, width=40)
+        for i in (1, 2, 3)
+        for k in (1, 2)
+    ]
+    categories = [dict(id=1, name="cat"), dict(id=2, name="dog")]
+    return dict(videos=videos, annotations=annotations, categories=categories)
+
+
+def _results(seed, missed):
+    """Every object, but for some frames, and a wrong track now and then."""
+    rng = np.random.default_rng(seed)
+    found = []
+    for i in (1, 2, 3):
+        for k in (1, 2):
+            masks = [_rle(t + 12 * k) for t in range(FRAMES)]
+            for t in missed:
+                masks[t] = None
+            found.append(dict(video_id=i, category_id=k, score=float(rng.random())))
+            found[-1]["segmentations"] = masks
+        wrong = [_rle(int(rng.integers(30)))] * FRAMES
+        found.append(dict(video_id=i, category_id=1, score=float(rng.random())))
+        found[-1]["segmentations"] = wrong
+    return found
+
+
+@pytest.fixture
+def workdir(ablation, truth, tmp_path, monkeypatch):
+    def make(name, results):
+        folder = tmp_path / name
+        folder.mkdir()
+        (tmp_path / "instances.json").write_text(json.dumps(truth))
+        (tmp_path / "spoilt.json").write_text(
+            json.dumps({"1": [1], "2": [1, 3], "3": [1]})
+        )
+        place = {"annotations": str(tmp_path / "instances.json")}
+        config = {"data": {"val": place}}
+        (folder / "config.json").write_text(json.dumps(config))
+        (folder / "results.json").write_text(json.dumps(results))
+        return folder
+
+    monkeypatch.setattr(ablation, "attention", lambda workdir: {})
+    return make
+
+
+def test_figures_of_all_frames_are_the_official_ones(
+    ablation, truth, workdir, tmp_path
+):
+    folder = workdir("a", _results(0, [2]))
+    got = ablation.figures(ablation.measure(folder), [1, 2, 3])
+    official = youtube_vis_ap.evaluate_files(
+        tmp_path / "instances.json", folder / "results.json"
+    )
+    assert got["AP all"] == official["AP"]
+    assert 0 < got["AP all"] < 1
+
+
+def test_frames_of_one_kind_are_scored_without_the_others(ablation, workdir):
+    found = [r for r in _results(0, [1]) if r["segmentations"][1] is None]
+    got = ablation.figures(ablation.measure(workdir("a", found)), [1, 2, 3])
+    # Frame 1 shows nothing; of the spoilt ones only frame 3 of video 2 is there.
+    assert got["recall spoilt"] == 2 / 8
+    assert got["recall clean"] == 1
+    assert got["recall all"] == 18 / 24
+    assert got["recall later"] == 12 / 18
+    right = [
+        r for r in _results(0, []) if r["segmentations"][0] != r["segmentations"][1]
+    ]
+    perfect = ablation.figures(ablation.measure(workdir("b", right)), [1, 2, 3])
+    assert all(value == 1 for value in perfect.values())
+
+
+def test_equal_runs_differ_by_nothing_and_a_better_one_by_more(ablation, workdir):
+    folders = {}
+    for seed in (0, 1):
+        bad = workdir(f"bad{seed}", _results(seed, [1, 3]))
+        good = workdir(f"good{seed}", _results(seed, []))
+        folders |= {("base", seed): bad, ("same", seed): bad, ("good", seed): good}
+    measured = {w: ablation.measure(folder) for w, folder in folders.items()}
+    report = ablation.compare(["base", "same", "good"], 2, measured)
+    assert report["same"]["AP all"]["difference"] == 0
+    assert report["same"]["AP all"]["interval"] == [0, 0]
+    low, high = report["good"]["recall spoilt"]["interval"]
+    assert 0 < low <= report["good"]["recall spoilt"]["difference"] <= high
+    base = report["base"]["AP all"]
+    assert base["mean"] == pytest.approx(np.mean(base["values"]))
+    assert base["sd"] == pytest.approx(np.std(base["values"], ddof=1))
+    text = ablation.table(report)
+    assert f"| `good` | {report['good']['AP all']['mean']:.3f} +-" in text
