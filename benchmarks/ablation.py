@@ -25,6 +25,7 @@ import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from pycocotools import mask as coco_mask
@@ -213,7 +214,7 @@ def compare(configs, seeds, measured):
                 for c in configs[1:]
             }
         )
-    report = {}
+    report: dict[str, dict[str, Any]] = {}
     for config in configs:
         report[config] = {
             "attention": [measured[config, s]["attention"] for s in range(seeds)]
@@ -262,10 +263,10 @@ def table(report):
 
 def draw(report, path):
     """Draw the differences to the baseline with their intervals."""
-    import matplotlib
+    import matplotlib  # ty: ignore[import-not-found]
 
     matplotlib.use("agg")
-    from matplotlib import pyplot
+    from matplotlib import pyplot  # ty: ignore[import-not-found]
 
     base, *others = report
     names = [k for k in report[base] if k.startswith(("AP", "recall"))]

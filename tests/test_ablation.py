@@ -3,6 +3,7 @@
 import importlib.util
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -54,7 +55,7 @@ def truth():
 def _results(seed, missed):
     """Every object, but for some frames, and a wrong track now and then."""
     rng = np.random.default_rng(seed)
-    found = []
+    found: list[dict[str, Any]] = []
     for i in (1, 2, 3):
         for k in (1, 2):
             masks = [_rle(t + 12 * k) for t in range(FRAMES)]
