@@ -113,6 +113,7 @@ def get_config() -> ConfigDict:
         milestones=(),
         weight_decay=0.05,
         clip_norm=10.0,
+        gamma_factor=1.0,  # A10: of the learning rate
     )
     c.tracking = dict(
         clip_length=4,

@@ -85,6 +85,7 @@ def get_config(start: str = "original") -> ConfigDict:
         milestones=(15_450, 21_250),  # [M] after epochs 8 and 11
         weight_decay=1e-4,  # [M]
         clip_norm=35.0,  # [M]
+        gamma_factor=1.0,  # A10: of the learning rate
     )
     c.tracking = dict(
         clip_length=4,

@@ -1,6 +1,7 @@
 """Optimizer of a training: learning rate over time, clipping, momentum, decay."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import jax
 import jax.numpy as jnp
@@ -73,6 +74,7 @@ def make(
     betas: tuple[float, float] = (0.9, 0.999),
     no_decay: tuple[str, ...] = NO_DECAY,
     frozen: Sequence[str] = (),
+    factors: Mapping[str, float] = MappingProxyType({}),
 ) -> optax.GradientTransformation:
     """Return the optimizer of `params`: clip, then SGD with momentum or AdamW.
 
@@ -90,6 +92,7 @@ def make(
       no_decay: last names of leaves without weight decay (A11: gamma, slope, norms).
       frozen: prefixes of paths, "backbone/layer1"; leaves below get a zero update,
         keep no state, and count in no norm.
+      factors: of the learning rate, by last names of leaves.
 
     Raises: InputError for an unknown `name`.
     """
@@ -119,8 +122,26 @@ def make(
         optax.identity() if clip_norm is None else optax.clip_by_global_norm(clip_norm)
     )
     rate = optax.scale_by_learning_rate(learning_rate)
-    learned = optax.chain(clip, optimizer, rate)
+    learned = optax.chain(clip, optimizer, rate, *_faster(params, labels, factors))
     return optax.partition({"learned": learned, "frozen": optax.set_to_zero()}, labels)
+
+
+def _faster(params: PyTree, labels: PyTree, factors: Mapping[str, float]) -> tuple:
+    """What multiplies the updates of some leaves; nothing where all factors are 1."""
+    if all(factor == 1 for factor in factors.values()):
+        return ()
+    paths = parameters.by_path(params)
+    by_path = {path: factors.get(_last_name(path), 1.0) for path in paths}
+    cut = jax.tree.map(
+        lambda factor, group: factor if group == "learned" else optax.MaskedNode(),
+        parameters.nested(by_path, params),
+        labels,
+    )
+
+    def scale(updates: PyTree, _: PyTree) -> PyTree:
+        return jax.tree.map(lambda update, factor: factor * update, updates, cut)
+
+    return (optax.stateless(scale),)
 
 
 def build(
@@ -135,11 +156,16 @@ def build(
     weight_decay: float,
     clip_norm: float,
     frozen: Sequence[str],
+    gamma_factor: float = 1.0,
 ) -> optax.GradientTransformation:
     """Return the optimizer of a config's `optim` section, see `schedule` and `make`.
 
-    frozen: see `make`.
+    frozen: see `make`. gamma_factor: of the learning rate of gamma.
+    Raises: InputError for a factor below 0, and as these.
     """
+    if gamma_factor < 0:
+        rule = f"must be at least 0, is {gamma_factor}"
+        raise InputError("optim.gamma_factor", "", rule)
     rate = schedule(
         peak_lr=peak_lr,
         warmup_steps=warmup_steps,
@@ -155,6 +181,7 @@ def build(
         weight_decay=weight_decay,
         clip_norm=clip_norm,
         frozen=frozen,
+        factors={"gamma": gamma_factor},
     )
 
 

@@ -142,6 +142,29 @@ def test_no_decay_names_are_an_argument(params):
     np.testing.assert_array_equal(got["head"]["kernel"], params["head"]["kernel"])
 
 
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_a_factor_multiplies_the_update_of_the_leaves_of_that_name(params, name):
+    options = dict(name=name, steps=1, frozen=["backbone/layer1"])
+    plain, fast = (
+        _flat(_walk(params, **options, factors={"gamma": factor}))
+        for factor in (1.0, 5.0)
+    )
+    start = _flat(params)
+    for path in start:
+        factor = 5 if path == "sta/gamma" else 1
+        want = start[path] + factor * (plain[path] - start[path])
+        np.testing.assert_allclose(fast[path], want, rtol=1e-5, atol=1e-6)
+
+
+def test_a_factor_of_1_leaves_the_state_as_it_was(params):
+    options: dict[str, Any] = dict(name="adamw", weight_decay=0.1, clip_norm=1.0)
+    one, none = (
+        optimizer.make(params, learning_rate=0.1, **options, **more).init(params)
+        for more in ({"factors": {"gamma": 1.0}}, {})
+    )
+    assert jax.tree.structure(one) == jax.tree.structure(none)
+
+
 def test_clip_bounds_the_norm_and_leaves_small_gradients_alone(params):
     plain = dict(learning_rate=1.0, weight_decay=0.0, momentum=0.0)
 
