@@ -27,7 +27,7 @@ demo: $(VENV)/.has-tb
 	$(BIN)/python eval.py --workdir=runs/demo
 
 test: $(VENV)/.has-test
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(COVERAGE) $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --durations=15 $(COVERAGE) $(ARGS)
 
 fast: $(VENV)/.has-test
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" $(ARGS)
