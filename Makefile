@@ -32,8 +32,8 @@ test: $(VENV)/.has-test
 fast: $(VENV)/.has-test
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" $(ARGS)
 
-# What the tests need is installed as well: ty looks into the optional packages.
-lint: $(VENV)/.has-test $(VENV)/.has-lint
+# What tests and notebook need is installed as well: ty looks into the optional packages.
+lint: $(VENV)/.has-test $(VENV)/.has-notebook $(VENV)/.has-lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/ty check
