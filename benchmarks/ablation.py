@@ -17,6 +17,7 @@ apart: masks of the other frames are left out on both sides.
 """
 
 import argparse
+import importlib
 import json
 import statistics
 import subprocess
@@ -263,10 +264,8 @@ def table(report):
 
 def draw(report, path):
     """Draw the differences to the baseline with their intervals."""
-    import matplotlib  # ty: ignore[import-not-found]
-
-    matplotlib.use("agg")
-    from matplotlib import pyplot  # ty: ignore[import-not-found]
+    importlib.import_module("matplotlib").use("agg")  # of the extra `study`
+    pyplot = importlib.import_module("matplotlib.pyplot")
 
     base, *others = report
     names = [k for k in report[base] if k.startswith(("AP", "recall"))]
