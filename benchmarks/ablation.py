@@ -32,6 +32,7 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from stan_jax.evaluation.worker_pool import open_pool
+from stan_jax.metrics import tracking
 from stan_jax.metrics.video_ap import VideoAp, match
 from stan_jax.pretrained import load
 from stan_jax.results import readers
@@ -110,7 +111,13 @@ def measure(workdir):
         sides = only(truth["annotations"], frames), only(results, frames)
         parts[kind] = matched(truth | {"annotations": sides[0]}, sides[1])
         hits[kind] = recalled(lengths, *sides)
-    return {"parts": parts, "hits": hits, "attention": attention(workdir)}
+    tracks = by_video(truth, results, lambda *video: tracking.count(*video).hota)
+    return {
+        "parts": parts,
+        "hits": hits,
+        "tracks": tracks,
+        "attention": attention(workdir),
+    }
 
 
 def only(records, frames):
@@ -131,17 +138,21 @@ def only(records, frames):
 def matched(truth, results):
     """Return groups of categories, and `match` of each video by its id."""
     groups = VideoAp([c["id"] for c in truth["categories"]]).groups
+    parts = by_video(
+        truth, results, lambda video, true, found: match(groups, true, found)
+    )
+    return groups, parts
+
+
+def by_video(truth, results, function):
+    """Return what a function makes of the tracks of each video, by its id."""
     with tempfile.TemporaryDirectory() as folder:
         paths = Path(folder, "truth.json"), Path(folder, "results.json")
         for path, content in zip(paths, (truth, results), strict=True):
             path.write_text(json.dumps(content))
         with open_pool(1) as pool:
-            compared = pool.run(
-                lambda video, true, found: match(groups, true, found),
-                readers.true_tracks(paths[0]),
-                paths[1],
-            )
-    return groups, compared.parts
+            known = readers.true_tracks(paths[0])
+            return pool.run(function, known, paths[1], may_be_empty=True).parts
 
 
 def recalled(lengths, truth, results):
@@ -189,6 +200,8 @@ def figures(measured, videos):
         found[f"AP {kind}"] = score.finish()["AP"]
         hits = np.array([measured["hits"][kind][video] for video in videos]).sum(0)
         found[f"recall {kind}"] = float(hits[0] / max(hits[1], 1))
+    tracks = [measured["tracks"][video] for video in videos]
+    found["AssA"] = float(tracking.combine_hota(tracks)["AssA"].mean())
     return found
 
 
@@ -245,7 +258,7 @@ def paired(figures, base, config, seeds):
 
 def table(report):
     """Return the report as a table of Markdown."""
-    names = [k for k in next(iter(report.values())) if k.startswith(("AP", "recall"))]
+    names = [k for k in next(iter(report.values())) if k != "attention"]
     names = [k for k in names if k not in ("recall all", "recall later")]
     lines = [f"| config | {' | '.join(names)} |", "|---|" + "---|" * len(names)]
     for config, row in report.items():
@@ -268,7 +281,7 @@ def draw(report, path):
     pyplot = importlib.import_module("matplotlib.pyplot")
 
     base, *others = report
-    names = [k for k in report[base] if k.startswith(("AP", "recall"))]
+    names = [k for k in report[base] if k != "attention"]
     figure, axes = pyplot.subplots(
         1, len(names), figsize=(3 * len(names), 1 + 0.5 * len(others)), sharey=True
     )

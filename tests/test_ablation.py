@@ -10,7 +10,7 @@ import pytest
 from pycocotools import mask as coco_mask
 from tiny_sets import box_mask
 
-from stan_jax.evaluation import youtube_vis_ap
+from stan_jax.evaluation import tracking_metrics, youtube_vis_ap
 
 ROOT = Path(__file__).resolve().parents[1]
 SIZE, FRAMES = (24, 40), 4
@@ -97,6 +97,10 @@ def test_figures_of_all_frames_are_the_official_ones(
         tmp_path / "instances.json", folder / "results.json"
     )
     assert got["AP all"] == official["AP"]
+    tracks = tracking_metrics.evaluate_files(
+        tmp_path / "instances.json", folder / "results.json"
+    )
+    assert got["AssA"] == pytest.approx(tracks["AssA"], abs=1e-12)
     assert 0 < got["AP all"] < 1
 
 
@@ -113,6 +117,11 @@ def test_frames_of_one_kind_are_scored_without_the_others(ablation, workdir):
     ]
     perfect = ablation.figures(ablation.measure(workdir("b", right)), [1, 2, 3])
     assert all(value == 1 for value in perfect.values())
+
+
+def test_a_model_that_finds_nothing_scores_0(ablation, workdir):
+    got = ablation.figures(ablation.measure(workdir("a", [])), [1, 2, 3])
+    assert set(got.values()) == {0}
 
 
 def test_equal_runs_differ_by_nothing_and_a_better_one_by_more(ablation, workdir):
