@@ -90,8 +90,8 @@ def train(config: ConfigDict, workdir: Path) -> None:
     print(f"{count:,} parameters, {len(categories)} classes, {pairs:,} training frames")
     for line in warnings(config, datasets, pairs):
         print(line)
-    # Parameters and two moments of each, in the checkpoints kept and the one written.
-    require_room(workdir, 12 * count * (config.run.keep_checkpoints + 2))
+    # Parameters, their mean and two moments, in the checkpoints kept and one written.
+    require_room(workdir, 16 * count * (config.run.keep_checkpoints + 2))
     print(f"{mesh.size} x {jax.devices()[0].device_kind}, jax {jax.__version__}")
 
     # ---- where the parameters come from: the workdir's own checkpoint, or `start`
@@ -107,7 +107,8 @@ def train(config: ConfigDict, workdir: Path) -> None:
         begun, lines = start(config.init_from, fresh, ours, **how)
         for line in lines:
             print(line)
-    state = train_step.start(begun.params, tx)
+    average = config.run.get("average", 0.0)  # configs of before do not have it
+    state = train_step.start(begun.params, tx, average=average)
     state, statistics = meshes.replicate((state, begun.statistics), mesh)
     found = checkpoints.restore(
         saved(state, statistics), check=partial(require_same_run, workdir, ours)
@@ -138,6 +139,7 @@ def train(config: ConfigDict, workdir: Path) -> None:
         sampling=Sampling(**config.loss.sampling),
         kinds=LossKinds(**config.loss.kinds),
         dtype=config.run.dtype,
+        average=average,
     )
     first, last = int(state.step) + 1, config.optim.steps
     pending, clock = [], time.monotonic()
@@ -179,7 +181,8 @@ def train(config: ConfigDict, workdir: Path) -> None:
             scores = None
             if scored:
                 # Through the host: tracking runs on one device.
-                host = jax.device_get(Parameters(state.params, statistics))
+                params = state.average if average else state.params
+                host = jax.device_get(Parameters(params, statistics))
                 values = jax.device_put(host, mesh.devices.flat[0])
                 tracker = Tracker(program, values, categories)
                 examples = Examples(val, config.run.overlay_score)
@@ -287,12 +290,13 @@ def require_same_run(
 
 def saved(state: TrainState, statistics: dict) -> dict:
     """Return what a checkpoint holds of a run."""
-    return {
+    tree = {
         "params": state.params,
         "statistics": statistics,
         "opt": state.opt,
         "step": state.step,
     }
+    return tree if state.average is None else tree | {"average": state.average}
 
 
 def finite_means(pending: list[dict], step: int) -> dict[str, float]:

@@ -19,14 +19,19 @@ def config(**model):
     return made
 
 
-def save(folder, model=None, steps=((10, 0.5), (20, 0.25)), names=NAMES):
-    """Write checkpoints of (step, AP); return the folder."""
+def save(folder, model=None, steps=((10, 0.5), (20, 0.25)), names=NAMES, average=None):
+    """Write checkpoints of (step, AP); return the folder.
+
+    average: a model whose parameters stand beside those of the first as their mean.
+    """
     model = tiny_model.build(num_classes=len(names)) if model is None else model
     about = record.to_json(record.from_config(config(), names))
     _, values = parameters.split(model)
     checkpoints = Checkpoints(folder / "checkpoints", record=about, best="AP")
     for step, ap in steps:
         state = {**values._asdict(), "step": np.int32(step)}
+        if average is not None:
+            state["average"] = parameters.split(average)[1].params
         checkpoints.save(step, state, {}, {"AP": ap})
     checkpoints.close()
     return folder

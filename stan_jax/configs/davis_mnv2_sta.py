@@ -129,6 +129,7 @@ def get_config() -> ConfigDict:
     )
     c.run = dict(
         dtype="float32",
+        average=0.0,  # what a mean of the parameters keeps of itself; 0: no mean
         cpu_devices=2,
         log_every=50,
         save_every=500,

@@ -75,12 +75,14 @@ class SpatioTemporalAttention(nnx.Module):
         self.value = conv(channels, channels, 1, rngs=rngs)  # Conv2
         if value_start == "identity":
             self.value.kernel[...] = jnp.eye(channels)[None, None]
-        self.gamma = nnx.Param(jnp.full(len(self.strides), float(gamma)))
+        shape = len(self.strides)
+        # With a type of their own: weak ones would be traced for once more.
+        self.gamma = nnx.Param(jnp.full(shape, gamma, jnp.float32))
         # Log of what a squared cell costs, so that it stays above 0.
         self.slope = (
             None
             if prior is None
-            else nnx.Param(jnp.full(len(self.strides), -math.log(2 * prior**2)))
+            else nnx.Param(jnp.full(shape, -math.log(2 * prior**2), jnp.float32))
         )
 
     def __call__(

@@ -90,9 +90,11 @@ def open_source(source: str | Path) -> tuple[Record, dict[str, Any]]:
 def open_folder(
     folder: str | Path,
     step: int | None = None,
-    prefixes: tuple[str, ...] = ("params", "statistics"),
+    prefixes: tuple[str, ...] = ("params", "statistics", "average"),
 ) -> tuple[Record, dict[str, Any]]:
     """Return the record and the arrays of a checkpoint of a folder of ours.
+
+    Where training kept a mean of the parameters, they are that.
 
     Args:
       folder: a workdir, an import, or the `checkpoints` in one.
@@ -104,6 +106,8 @@ def open_folder(
     inner, outer = (inner, folder) if inner.is_dir() else (folder, folder.parent)
     step = checkpoint.find_step(inner) if step is None else step
     content, arrays = checkpoint.read(inner, step=step, prefixes=prefixes)
+    means = {path for path in arrays if path.startswith("average/")}
+    arrays |= {"params/" + p.partition("/")[2]: arrays.pop(p) for p in means}
     return record.read(outer, content), arrays
 
 

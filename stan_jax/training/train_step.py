@@ -10,6 +10,7 @@ from jax.flatten_util import ravel_pytree
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float, Int, Key, PyTree
 
+from stan_jax.errors import InputError
 from stan_jax.model import parameters
 from stan_jax.model.parameters import Parameters
 from stan_jax.model.stan import Thresholds
@@ -24,11 +25,21 @@ class TrainState(NamedTuple):
     step: Int[Array, ""]
     params: PyTree
     opt: PyTree
+    average: PyTree = None  # of the parameters over the updates, where one is kept
 
 
-def start(params: PyTree, optimizer: optax.GradientTransformation) -> TrainState:
-    """Return the state before the first update."""
-    return TrainState(jnp.int32(0), params, optimizer.init(params))
+def start(
+    params: PyTree, optimizer: optax.GradientTransformation, *, average: float = 0.0
+) -> TrainState:
+    """Return the state before the first update.
+
+    average: see `make_train_step`.
+    Raises: InputError for an average outside [0, 1).
+    """
+    if not 0 <= average < 1:
+        raise InputError("average", "", f"must lie in [0, 1), is {average}")
+    mean = jax.tree.map(jnp.copy, params) if average else None
+    return TrainState(jnp.int32(0), params, optimizer.init(params), mean)
 
 
 def make_train_step(
@@ -43,6 +54,7 @@ def make_train_step(
     sampling: Sampling,
     kinds: LossKinds,
     dtype: str,
+    average: float = 0.0,
 ) -> Callable[[TrainState, Pair], tuple[TrainState, dict[str, Float[Array, ""]]]]:
     """Return the jitted update; it takes over the buffers of the state it is given.
 
@@ -57,6 +69,8 @@ def make_train_step(
       thresholds, sampling, kinds: see `losses.terms`.
       dtype: of the computation, "float32" or "bfloat16"; parameters, losses and the
         optimizer stay float32.
+      average: what the mean of the parameters keeps of itself at each update, less in
+        the first ones; 0: none is kept.
     """
 
     def gradients(params: PyTree, pairs: Pair, keys: Key[Array, " b"]):
@@ -102,6 +116,10 @@ def make_train_step(
         updates, opt = optimizer.update(grads, state.opt, state.params)
         params = optax.apply_updates(state.params, updates)
         metrics["grad_norm"] = optax.tree.norm(grads)
-        return TrainState(state.step + 1, params, opt), metrics
+        mean = None
+        if average:
+            kept = jnp.minimum(average, (1.0 + state.step) / (10.0 + state.step))
+            mean = optax.incremental_update(params, state.average, 1 - kept)
+        return TrainState(state.step + 1, params, opt, mean), metrics
 
     return jax.jit(train_step, donate_argnums=0)

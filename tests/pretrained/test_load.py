@@ -7,6 +7,7 @@ import tiny_model
 import tiny_workdir
 
 from stan_jax.errors import InputError
+from stan_jax.model import parameters
 from stan_jax.pretrained import store
 from stan_jax.pretrained.load import load, read_record
 
@@ -31,6 +32,18 @@ def test_tracker_of_a_folder_is_that_of_its_model(workdir, model):
         assert a.segmentations == b.segmentations
         np.testing.assert_array_equal(a.ids, b.ids)
         np.testing.assert_array_equal(a.scores, b.scores)
+
+
+def test_a_mean_of_the_parameters_is_what_tracks(tmp_path, model):
+    mean = tiny_model.build(seed=5, num_classes=3)
+    folder = tiny_workdir.save(tmp_path, model, average=mean)
+    got = parameters.by_path(load(folder).parameters)
+    want = parameters.by_path(parameters.split(mean)[1])
+    raw = parameters.by_path(parameters.split(model)[1])
+    assert got.keys() == want.keys()
+    for path, array in got.items():
+        np.testing.assert_array_equal(array, want[path])
+    assert any(not np.array_equal(raw[path], want[path]) for path in raw)
 
 
 def test_checkpoints_are_chosen_by_step_or_by_score(workdir):

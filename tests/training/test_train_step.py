@@ -3,11 +3,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 import tiny_model
 import tiny_pairs
 
+from stan_jax.errors import InputError
 from stan_jax.model import parameters
+from stan_jax.pretrained.checkpoint import Checkpoints
 from stan_jax.training import losses, optimizer, train_step
 from stan_jax.training import mesh as meshes
 from stan_jax.types import Pair
@@ -29,14 +32,14 @@ FROZEN = {"conv1", "bn1", "layer1"}
 class Run:
     """A train step on some devices, how often it was traced, and where it starts."""
 
-    def __init__(self, devices: int = 2, dtype: str = "float32"):
+    def __init__(self, devices: int = 2, dtype: str = "float32", average: float = 0.0):
         # The second of four stages learns, the stem and the first do not.
         arguments = tiny_pairs.SETTINGS["backbone_args"] | {"frozen_stages": 1}
         model = tiny_pairs.model(tiny_pairs.Given, backbone_args=arguments)
         structure, self.values = parameters.split(model)
         self.mesh, self.traces = meshes.make_mesh(devices), 0
         tx = optimizer.build(self.values.params, **OPTIM, frozen=model.frozen_paths)
-        self.first = train_step.start(self.values.params, tx)
+        self.first = train_step.start(self.values.params, tx, average=average)
         self.update = train_step.make_train_step(
             structure,
             meshes.replicate(self.values.statistics, self.mesh),
@@ -48,6 +51,7 @@ class Run:
             sampling=SAMPLING,
             kinds=KINDS,
             dtype=dtype,
+            average=average,
         )
 
     def start(self) -> train_step.TrainState:
@@ -102,6 +106,39 @@ def test_update_moves_what_learns_and_no_frozen_stage(run, after):
     }
     assert frozen
     assert same == frozen
+
+
+def test_average_follows_the_parameters_as_its_loop_and_changes_none(after, tmp_path):
+    run = Run(average=0.25)
+    want, states = _leaves(run.first.params), [run.start()]
+    for step in range(3):
+        state, _ = run(jax.tree.map(jnp.copy, states[-1]), _batch(step))
+        kept = min(0.25, (1 + step) / (10 + step))
+        now = _leaves(state.params)
+        want = {k: kept * want[k] + (1 - kept) * now[k] for k in want}
+        states.append(state)
+    got, raw = _leaves(states[-1].average), _leaves(states[-1].params)
+    for k, plain in _leaves(after[0].params).items():
+        np.testing.assert_allclose(got[k], want[k], rtol=1e-5, atol=1e-7)
+        np.testing.assert_allclose(raw[k], plain, rtol=1e-4, atol=1e-6)
+    assert any(np.abs(got[k] - raw[k]).max() > 1e-4 for k in got)
+
+    # A run that goes on from disk is bit for bit the one that was not stopped.
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(2, states[2]._asdict(), {})
+    restored = checkpoints.restore(states[2]._asdict())
+    checkpoints.close()
+    assert restored is not None
+    tree = restored[0]
+    again, _ = run(train_step.TrainState(**tree), _batch(2))
+    for a, b in zip(jax.tree.leaves(again), jax.tree.leaves(states[3]), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("average", [1.0, -0.1])
+def test_average_outside_its_range_is_refused(average):
+    with pytest.raises(InputError, match=r"average: must lie in \[0, 1\)"):
+        train_step.start({}, optax.identity(), average=average)
 
 
 def test_update_counts_steps_and_reports_finite_scalars(after):
