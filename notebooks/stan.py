@@ -154,19 +154,15 @@ for number, moments in sorted(seen.items()):
 # (Eq. 1 of the paper), and how much gamma times A changes the map (Eq. 3).
 
 # %%
-import io
-
-import PIL.Image
-
 from stan_jax.tracking.look import look
-from stan_jax.video import look as drawn
+from stan_jax.video.look import rows
+from stan_jax.video.overlay import save_sheet
 
 MOMENT = 20
 columns = np.nonzero(film.ids[MOMENT])  # where an object lies, for a point to ask for
 middle = len(columns[0]) // 2
 point = (int(columns[1][middle]), int(columns[0][middle]))
 looks = look(tracker, frames[MOMENT - 1], frames[MOMENT], point)
-sheet = drawn.picture(frames[MOMENT - 1], frames[MOMENT], point, looks)
-png = io.BytesIO()
-PIL.Image.fromarray(sheet).save(png, "PNG")
-display(Image(png.getvalue()))
+SHEET = TRACKS / "attention.png"
+save_sheet(SHEET, rows(frames[MOMENT - 1], frames[MOMENT], point, looks))
+display(Image(str(SHEET)))

@@ -7,7 +7,6 @@ For each level of the pyramid the picture shows the weights over the frame befor
 """
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -33,14 +32,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Draw the picture and print where each level looks."""
     import numpy as np
-    from PIL import Image
 
     from stan_jax.errors import InputError
-    from stan_jax.files import replacing
     from stan_jax.pretrained import load
     from stan_jax.tracking.look import look
     from stan_jax.training import mesh
-    from stan_jax.video.look import picture
+    from stan_jax.video.look import rows
+    from stan_jax.video.overlay import save_sheet
 
     try:
         x, y = (float(value) for value in args.point.split(","))
@@ -50,9 +48,7 @@ def run(args: argparse.Namespace) -> None:
     mesh.configure(cpu_devices=1)
     tracker = load.load(args.model)
     looks = look(tracker, previous, current, (x, y))
-    Path(args.out).parent.mkdir(parents=True, exist_ok=True)
-    with replacing(args.out) as path:
-        Image.fromarray(picture(previous, current, (x, y), looks)).save(path, "PNG")
+    save_sheet(args.out, rows(previous, current, (x, y), looks))
     fitted, true = tracker.fitted_hw(current.shape[:2]), current.shape[:2]
     for level in looks:
         cell = np.unravel_index(level.weights.argmax(), level.weights.shape)

@@ -75,15 +75,12 @@ class SpatioTemporalAttention(nnx.Module):
         self.value = conv(channels, channels, 1, rngs=rngs)  # Conv2
         if value_start == "identity":
             self.value.kernel[...] = jnp.eye(channels)[None, None]
-        shape = len(self.strides)
         # With a type of their own: weak ones would be traced for once more.
-        self.gamma = nnx.Param(jnp.full(shape, gamma, jnp.float32))
+        levels = jnp.ones(len(self.strides), jnp.float32)
+        self.gamma = nnx.Param(gamma * levels)
         # Log of what a squared cell costs, so that it stays above 0.
-        self.slope = (
-            None
-            if prior is None
-            else nnx.Param(jnp.full(shape, -math.log(2 * prior**2), jnp.float32))
-        )
+        start = None if prior is None else nnx.Param(-math.log(2 * prior**2) * levels)
+        self.slope = start
 
     def __call__(
         self,
@@ -125,7 +122,7 @@ class SpatioTemporalAttention(nnx.Module):
         x1: Float[Array, "b h w c"],
         size_hw: Int[Array, "b 2"],
         stride: int,
-        cell_yx: tuple[int, int],
+        cell_yx: Int[Array, "2"],
     ) -> Float[Array, "b h w"]:
         """Return the weight in Cor (Eq. 1) of each cell of x0 for one cell of x1.
 
@@ -197,8 +194,6 @@ def _placed(query, key, level_hw: tuple[int, int], cost):
 
 def _split(x: Float[Array, "b n _"], heads: int) -> Float[Array, "_ n _"]:
     """The channels of each head as a batch of their own."""
-    if heads == 1:
-        return x
     b, n, c = x.shape
     x = x.reshape(b, n, heads, c // heads).swapaxes(1, 2)
     return x.reshape(b * heads, n, c // heads)
@@ -206,8 +201,6 @@ def _split(x: Float[Array, "b n _"], heads: int) -> Float[Array, "_ n _"]:
 
 def _joined(x: Float[Array, "_ n _"], heads: int) -> Float[Array, "b n _"]:
     """The inverse of `_split`."""
-    if heads == 1:
-        return x
     _, n, c = x.shape
     return x.reshape(-1, heads, n, c).swapaxes(1, 2).reshape(-1, n, heads * c)
 

@@ -8,7 +8,6 @@ import numpy as np
 from jaxtyping import Float
 
 from stan_jax.errors import InputError
-from stan_jax.ops import canvas as canvases
 from stan_jax.tracking.tracker import Tracker, checked_frame
 
 Point = tuple[float | int, float | int]  # x and y in pixels of a frame
@@ -51,38 +50,37 @@ def look(tracker: Tracker, previous: Any, current: Any, at_xy: Point) -> list[Lo
     model = tracker.program.model(tracker.parameters)
     if model.sta is None:
         raise InputError("model", "", "has no attention: it is the plain baseline")
-    canvas_hw = canvases.canvas_of(*size_hw, tracker.settings.canvas)
-    h, w = tracker.fitted_hw(size_hw)
-    padded = np.zeros((2, *canvas_hw, 3), np.uint8)
-    for n, image in enumerate((previous, current)):
-        padded[n, :h, :w] = canvases.resize_frame(image, (h, w))
+    frames, fitted_hw = tracker.on_canvas([previous, current], size_hw, 2)
+    h, w = fitted_hw.tolist()
     seen_yx = (int(y * h / size_hw[0]), int(x * w / size_hw[1]))
-    cells = tuple((seen_yx[0] // s, seen_yx[1] // s) for s in model.sta.strides)
-
-    @jax.jit
-    def levels(frames, size):
-        maps = model.attended(model.features(frames, jnp.stack([size, size])))
-        return [
-            _level(model.sta, x[:1], x[1:], size[None], stride, cell)
-            for x, stride, cell in zip(maps, model.sta.strides, cells, strict=True)
-        ]
-
-    found = levels(padded, np.array([h, w], np.int32))
-    gammas = np.asarray(model.sta.gamma[...], np.float32)
+    cells = [tuple(at // stride for at in seen_yx) for stride in model.sta.strides]
+    found = _levels(model, frames, fitted_hw, np.array(cells, np.int32))
     looks = []
     for stride, cell, gamma, (weights, ratio) in zip(
-        model.sta.strides, cells, gammas, found, strict=True
+        model.sta.strides, cells, model.sta.gamma[...].tolist(), found, strict=True
     ):
         rows, columns = -(-h // stride), -(-w // stride)  # no padding
         weights, ratio = (np.asarray(z)[0, :rows, :columns] for z in (weights, ratio))
-        looks.append(Look(stride, cell, weights, float(gamma), abs(gamma) * ratio))
+        looks.append(Look(stride, cell, weights, gamma, abs(gamma) * ratio))
     return looks
 
 
-def _level(sta, x0, x1, size_hw, stride, cell):
-    """Weights for one cell, and the size of A beside that of x1."""
-    attended = sta.attention(x0, x1, size_hw, stride).astype(jnp.float32)
-    ratio = jnp.linalg.norm(attended, axis=-1) / (
-        jnp.linalg.norm(x1.astype(jnp.float32), axis=-1) + 1e-6
-    )
-    return sta.weights(x0, x1, size_hw, stride, cell), ratio
+@jax.jit
+def _levels(model, frames, size_hw, cells):
+    """By level: weights for one cell, and the size of A beside that of x1."""
+    sizes = jnp.stack([size_hw, size_hw])
+    found = []
+    for x, stride, cell in zip(
+        model.attended(model.features(frames, sizes)),
+        model.sta.strides,
+        cells,
+        strict=True,
+    ):
+        given = x[:1], x[1:], sizes[:1], stride
+        attended, plain = (
+            jnp.linalg.norm(z.astype(jnp.float32), axis=-1)
+            for z in (model.sta.attention(*given), given[1])
+        )
+        # Where a cell is 0 nothing can be told beside it.
+        found.append((model.sta.weights(*given, cell), attended / (plain + 1e-6)))
+    return found

@@ -185,7 +185,7 @@ class Tracker:
         height, width: of its frames in pixels; one pair will do as well.
         Raises: InputError for anything else.
         """
-        size_hw = checked_size(height if width is None else (height, width))
+        size_hw = _checked_size(height if width is None else (height, width))
         canvas_hw = canvases.canvas_of(*size_hw, self.settings.canvas)
         return State(self.program.empty(canvas_hw), size_hw)
 
@@ -193,6 +193,26 @@ class Tracker:
         """Return the height and width at which the model sees frames of this size."""
         canvas_hw = canvases.canvas_of(*size_hw, self.settings.canvas)
         return canvases.fit(*size_hw, canvas_hw, self.settings.scale_hw)[1:]
+
+    def on_canvas(
+        self,
+        images: Sequence[UInt8[np.ndarray, "_ _ 3"]],
+        size_hw: tuple[int, int],
+        length: int,
+    ) -> tuple[UInt8[np.ndarray, "t fh fw 3"], Int[np.ndarray, "2"]]:
+        """Return pictures as the model sees them, and their size on the canvas.
+
+        Args:
+          images: of one video, in their own size or as small as `fitted_hw`.
+          size_hw: true size of the video.
+          length: how many there are to be; black ones fill up.
+        """
+        h, w = self.fitted_hw(size_hw)
+        canvas_hw = canvases.canvas_of(*size_hw, self.settings.canvas)
+        padded = np.zeros((length, *canvas_hw, 3), np.uint8)
+        for i, image in enumerate(images):
+            padded[i, :h, :w] = canvases.resize_frame(image, (h, w))
+        return padded, np.array([h, w], np.int32)
 
     def step(
         self, state: Any, frame: Any, *, seconds: float | None = None
@@ -296,18 +316,15 @@ class Tracker:
         self, state: State, frames: list[Frame], length: int
     ) -> tuple[State, Iterator[FrameTracks]]:
         """Run the program on frames of the canvas, filled up to `length`."""
-        canvas_hw = canvases.canvas_of(*state.size_hw, self.settings.canvas)
-        h, w = self.fitted_hw(state.size_hw)
-        padded = np.zeros((length, *canvas_hw, 3), np.uint8)
+        images = [frame.image for frame in frames]
+        padded, size = self.on_canvas(images, state.size_hw, length)
         clock = np.zeros(length, np.int32)
         for i, frame in enumerate(frames):
-            padded[i, :h, :w] = canvases.resize_frame(frame.image, (h, w))
             passed = state.seen + i
             if frame.seconds is not None:
                 passed = frame.seconds * FRAMES_PER_S
             clock[i] = round(TICKS * passed)
         valid = np.arange(length) < len(frames)
-        size = np.array([h, w], np.int32)
         memory, tracks = self.program.clip(
             self.parameters, state.memory, padded, size, valid, clock
         )
@@ -423,8 +440,7 @@ def _check_iterable(frames: Any) -> None:
         raise InputError("frames", "", rule)
 
 
-def checked_size(size_hw: Any) -> tuple[int, int]:
-    """Return (height, width). Raises: InputError for anything but two whole numbers."""
+def _checked_size(size_hw: Any) -> tuple[int, int]:
     try:
         height, width = (int(x) for x in size_hw)
         whole = (height, width) == tuple(size_hw)

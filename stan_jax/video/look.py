@@ -8,20 +8,20 @@ from PIL import Image, ImageDraw
 
 from stan_jax.tracking.look import Look, Point
 from stan_jax.video import draw
+from stan_jax.video.overlay import thumbnail
 
-WIDTH = 320  # pixels of one picture
-GAP = 6
+# Rising with the value, also for eyes that see no colours; after matplotlib's plasma.
 HEAT = ((13, 8, 65), (126, 3, 168), (204, 71, 120), (248, 149, 64), (240, 249, 33))
 BRIGHTNESS = 0.45  # of the frame under the heat
 
 
-def picture(
+def rows(
     previous: UInt8[np.ndarray, "h w 3"],
     current: UInt8[np.ndarray, "h w 3"],
     at_xy: Point,
     looks: Sequence[Look],
-) -> UInt8[np.ndarray, "h2 w2 3"]:
-    """Return a sheet: the point and, by level, where it looks and what that adds.
+) -> list[list[UInt8[np.ndarray, "_ _ 3"]]]:
+    """Return two rows of pictures: where the point looks by level, and what that adds.
 
     Upper row: the current frame with the point, then the previous one under the weights
     of each level, brightest the cell that counts most. Lower row: the previous frame,
@@ -36,21 +36,11 @@ def picture(
         )
         text = f"gamma {look.gamma:.2g}: adds up to {100 * look.added.max():.2g} %"
         lower.append(_heated(current, look.added, text))
-    return np.concatenate([_row(upper), _row(lower)])
-
-
-def _row(pictures: list[np.ndarray]) -> np.ndarray:
-    gap = ((0, GAP), (0, GAP), (0, 0))
-    return np.concatenate([np.pad(x, gap, constant_values=255) for x in pictures], 1)
-
-
-def _small(frame: np.ndarray) -> Image.Image:
-    height = round(frame.shape[0] * WIDTH / frame.shape[1])
-    return Image.fromarray(frame).resize((WIDTH, height), Image.Resampling.BICUBIC)
+    return [upper, lower]
 
 
 def _marked(frame: np.ndarray, at_xy: Point | None, text: str) -> np.ndarray:
-    canvas = _small(frame)
+    canvas = thumbnail(frame)
     if at_xy is not None:
         _cross(canvas, at_xy, frame)
     return draw.caption(np.asarray(canvas), text)
@@ -72,7 +62,7 @@ def _heated(
     at_xy: Point | None = None,
 ) -> np.ndarray:
     """The frame in grey under the values, cells with sharp edges."""
-    canvas = _small(frame)
+    canvas = thumbnail(frame)
     most = float(values.max())
     level = values / most if most > 0 else np.zeros_like(values)
     stops = np.linspace(0, 1, len(HEAT))

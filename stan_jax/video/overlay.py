@@ -16,7 +16,7 @@ from stan_jax.files import replacing
 from stan_jax.media.source import Frame, Source
 from stan_jax.tracking.frame_tracks import FrameTracks
 from stan_jax.video import draw
-from stan_jax.video.recording import FILES, Recording, picture_of
+from stan_jax.video.recording import Recording, clear, picture_of
 
 SHEET_WIDTH = 320  # pixels of one picture on the sheet
 GAP = 6
@@ -83,7 +83,8 @@ class Overlays:
             for name, part in pictures.items():
                 text = "  ".join(x for x in (video, f"frame {index}", name) if x)
                 row = self._rows.setdefault((video, name), [])
-                row.append(_thumbnail(part, text))
+                # After the resizing, so that the text stays sharp.
+                row.append(draw.caption(np.asarray(thumbnail(part)), text))
 
     def _begin(self, video: str, categories: Sequence[str]) -> None:
         self._open.close()
@@ -102,8 +103,7 @@ class Overlays:
             return
         for name in json.loads((self.folder / WRITTEN).read_text()):
             folder = self.folder / Path(name).name
-            for file in FILES.values():
-                (folder / file).unlink(missing_ok=True)
+            clear(folder)
             with contextlib.suppress(OSError):  # it holds something else, or is gone
                 folder.rmdir()
         (self.folder / SHEET).unlink(missing_ok=True)
@@ -149,11 +149,8 @@ def save_sheet(
         raise InputError(path, "contact sheet", rule) from error
 
 
-def _thumbnail(
-    image: UInt8[np.ndarray, "h w 3"], text: str
-) -> UInt8[np.ndarray, "h2 w2 3"]:
+def thumbnail(image: UInt8[np.ndarray, "h w 3"]) -> Image.Image:
+    """Return the picture at the width of those on a sheet."""
     height = round(image.shape[0] * SHEET_WIDTH / image.shape[1])
     size = (SHEET_WIDTH, height)
-    small = Image.fromarray(image).resize(size, Image.Resampling.LANCZOS)
-    # The caption comes after the resizing, so that it stays sharp.
-    return draw.caption(np.asarray(small), text)
+    return Image.fromarray(image).resize(size, Image.Resampling.LANCZOS)

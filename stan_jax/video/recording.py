@@ -89,7 +89,7 @@ class Recording:
         except OSError as error:
             rule = f"cannot be made: {error.strerror}"
             raise InputError(self.folder, "", rule) from error
-        _clear(self.folder)
+        clear(self.folder)
         self._lines = self._stack.enter_context(LinesWriter(self.folder / LINES))
         rate = (self.source.rate or USUAL_RATE) / self.source.window.every
         self.rate = rate
@@ -257,8 +257,8 @@ class Recording:
             video.unlink(missing_ok=True)
 
 
-def _clear(folder: Path) -> None:
-    """Remove what an earlier recording left, asked for anew or not."""
+def clear(folder: Path) -> None:
+    """Remove what an earlier recording left there, whatever it was asked for."""
     if not (folder / LINES).is_file():
         return  # what has such a name is not ours
     for name in (*FILES.values(), *ALSO.values()):

@@ -8,7 +8,7 @@ from PIL import Image
 from stan_jax.commands import main
 from stan_jax.tracking.look import Look
 from stan_jax.training import mesh
-from stan_jax.video.look import picture
+from stan_jax.video.look import rows
 from tests import clips
 
 
@@ -41,7 +41,7 @@ def test_command_leaves_the_picture_and_prints_each_level(given, tmp_path, capsy
     ]
     assert lines[4] == str(out)
     with Image.open(out) as image:
-        assert image.width == 5 * 326
+        assert image.width == 5 * 326 + 6
 
 
 @pytest.mark.parametrize(
@@ -64,9 +64,9 @@ def test_picture_is_brightest_where_the_weight_lies():
     weights[1, 6] = 1
     level = Look(8, (0, 0), weights, 0.5, np.full((4, 8), 0.1, np.float32))
     frame = np.full((80, 160, 3), 90, np.uint8)
-    sheet = picture(frame, frame, (10, 10), [level])
-    assert sheet.shape == (2 * 166, 2 * 326, 3)
-    heat = sheet[:160, 326 : 326 + 320].astype(int).sum(-1)
+    upper, lower = rows(frame, frame, (10, 10), [level])
+    assert [x.shape for x in (*upper, *lower)] == [(160, 320, 3)] * 4
+    heat = upper[1].astype(int).sum(-1)
     heat = heat[:120, 60:]  # below is the text, on the left the point
     y, x = np.unravel_index(heat.argmax(), heat.shape)
     assert (y // 40, (x + 60) // 40) == (1, 6)

@@ -92,7 +92,7 @@ def test_weights_of_a_cell_are_those_that_its_values_are_mixed_with(
 ):
     sta = _sta(value_source="previous", normalise=normalise, scale=0.3, prior=prior)
     x0, x1 = _maps()
-    weights = np.asarray(sta.weights(x0, x1, SIZES, STRIDE, cell))
+    weights = np.asarray(sta.weights(x0, x1, SIZES, STRIDE, jnp.array(cell)))
     assert weights.shape == (2, H, W)
     mixed = np.einsum("bhw,bhwc->bc", weights, np.asarray(sta.value(x0)))
     want = _attended(sta, x0, x1)[:, cell[0], cell[1]]
@@ -163,7 +163,7 @@ def test_prior_falls_with_the_distance_and_its_slope_learns():
     sta = _sta(prior=1.0, scale=0.0, value_source="previous")
     np.testing.assert_allclose(np.exp(sta.slope[...]), 0.5, rtol=1e-6)
     x0, x1 = _maps()
-    weights = np.asarray(sta.weights(x0, x1, WHOLE, STRIDE, (1, 2)))[0]
+    weights = np.asarray(sta.weights(x0, x1, WHOLE, STRIDE, jnp.array([1, 2])))[0]
     y, x = np.mgrid[:H, :W]
     want = np.exp(-0.5 * ((y - 1) ** 2 + (x - 2) ** 2))
     np.testing.assert_allclose(weights, want / want.sum(), rtol=1e-5)
