@@ -90,8 +90,10 @@ def train(config: ConfigDict, workdir: Path) -> None:
     print(f"{count:,} parameters, {len(categories)} classes, {pairs:,} training frames")
     for line in warnings(config, datasets, pairs):
         print(line)
-    # Parameters, their mean and two moments, in the checkpoints kept and one written.
-    require_room(workdir, 16 * count * (config.run.keep_checkpoints + 2))
+    average = config.run.get("average", 0.0)  # configs of before do not have it
+    # Parameters, two moments and their mean, in the checkpoints kept and one written.
+    size = 16 * count if average else 12 * count
+    require_room(workdir, size * (config.run.keep_checkpoints + 2))
     print(f"{mesh.size} x {jax.devices()[0].device_kind}, jax {jax.__version__}")
 
     # ---- where the parameters come from: the workdir's own checkpoint, or `start`
@@ -107,7 +109,6 @@ def train(config: ConfigDict, workdir: Path) -> None:
         begun, lines = start(config.init_from, fresh, ours, **how)
         for line in lines:
             print(line)
-    average = config.run.get("average", 0.0)  # configs of before do not have it
     state = train_step.start(begun.params, tx, average=average)
     state, statistics = meshes.replicate((state, begun.statistics), mesh)
     found = checkpoints.restore(

@@ -1,13 +1,14 @@
 r"""What a choice is worth: configs trained with several seeds, compared pair by pair.
 
     python -m stan_jax.shapes --out=data/shapes_blank --weather=blank --val_videos=96
-    python benchmarks/ablation.py shapes_study:blank-baseline shapes_study:blank-best \
-        --seeds=3 --jobs=2 --json=study.json --figure=study.png \
-        -- --config.optim.steps=1500
+    python benchmarks/ablation.py shapes_ablation:blank-baseline \
+        shapes_ablation:blank-paper shapes_ablation:blank-finest --seeds=3 --jobs=2 \
+        --json=study.json --figure=study.png -- --config.optim.steps=1500
 
 Trains and evaluates every config with every seed under runs/ablation, on one device a
-run, so many side by side as --jobs says; what is there already is not done again, a run
-cut short goes on. What follows `--` goes to train.py.
+run, so many side by side as --jobs says; what is there already is not done again, and
+refused if it was made with other overrides; a run cut short goes on. What follows `--`
+goes to train.py.
 
 The first config is the baseline of the others. Reported are mean and deviation over
 seeds, and the mean paired difference to the baseline with a 95 % interval: bootstrap
@@ -26,10 +27,9 @@ import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from pycocotools import mask as coco_mask
 
 from stan_jax.evaluation.worker_pool import open_pool
 from stan_jax.metrics import tracking
@@ -39,7 +39,7 @@ from stan_jax.results import readers
 from stan_jax.shapes.generate import SPOILT
 
 ROOT = Path(__file__).resolve().parents[1]
-DRAWS = 400  # of the bootstrap
+DRAWS = 400  # of the bootstrap: ten lie beyond each end of an interval
 FOUND = 0.5  # IoU from which on an object of a frame is found
 
 
@@ -81,10 +81,9 @@ def run(config, seed, folder, overrides):
         return workdir
     name, _, argument = config.partition(":")
     given = f"--config=configs/{name}.py" + (f":{argument}" if argument else "")
-    for script, more in (("train.py", overrides), ("eval.py", [])):
+    options = [given, f"--config.seed={seed}", "--config.run.cpu_devices=1", *overrides]
+    for script, more in (("train.py", options), ("eval.py", [])):
         command = [sys.executable, script, f"--workdir={workdir}", *more]
-        if script == "train.py":
-            command += [given, f"--config.seed={seed}", "--config.run.cpu_devices=1"]
         with (workdir / f"{script}.log").open("a") as log:
             subprocess.run(command, cwd=ROOT, stdout=log, stderr=log, check=True)
     scores = json.loads((workdir / "scores.json").read_text())
@@ -94,7 +93,7 @@ def run(config, seed, folder, overrides):
 
 
 def measure(workdir):
-    """Return what a run found: parts of each kind of AP by video, hits by video."""
+    """Return what a run found by video, of each kind of frames, and its attention."""
     config = json.loads((workdir / "config.json").read_text())["data"]["val"]
     path = ROOT / config["annotations"]
     truth = json.loads(path.read_text())
@@ -106,18 +105,32 @@ def measure(workdir):
         met = json.loads((path.parent / SPOILT).read_text())
         kinds["spoilt"] = {i: set(met.get(str(i), ())) for i in lengths}
         kinds["clean"] = {i: kinds["all"][i] - kinds["spoilt"][i] for i in lengths}
-    parts, hits = {}, {}
-    for kind, frames in kinds.items():
-        sides = only(truth["annotations"], frames), only(results, frames)
-        parts[kind] = matched(truth | {"annotations": sides[0]}, sides[1])
-        hits[kind] = recalled(lengths, *sides)
-    tracks = by_video(truth, results, lambda *video: tracking.count(*video).hota)
-    return {
-        "parts": parts,
-        "hits": hits,
-        "tracks": tracks,
-        "attention": attention(workdir),
+    videos = {
+        kind: by_video(
+            truth | {"annotations": only(truth["annotations"], frames)},
+            only(results, frames),
+        )
+        for kind, frames in kinds.items()
     }
+    categories = [c["id"] for c in truth["categories"]]
+    return Run(categories, videos, attention(workdir))
+
+
+class Run(NamedTuple):
+    """What one run found."""
+
+    categories: list[int]
+    videos: dict[str, dict[int, "Video"]]  # by kind of frames and id
+    attention: dict[str, list[float]]
+
+
+class Video(NamedTuple):
+    """What a run found in one video."""
+
+    matched: dict  # see `video_ap.match`
+    hota: dict
+    found: int  # objects of frames that a mask of any class and score overlaps
+    shown: int  # objects of frames
 
 
 def only(records, frames):
@@ -135,48 +148,29 @@ def only(records, frames):
     return found
 
 
-def matched(truth, results):
-    """Return groups of categories, and `match` of each video by its id."""
+def by_video(truth, results):
+    """Return a `Video` for each video, by its id."""
     groups = VideoAp([c["id"] for c in truth["categories"]]).groups
-    parts = by_video(
-        truth, results, lambda video, true, found: match(groups, true, found)
-    )
-    return groups, parts
 
+    def one(video, true, predicted):
+        masks = {track.id: track.masks for track in true}
+        length = len(video["file_names"])
+        scene = tracking.scene(masks, [track.masks for track in predicted], length)
+        hits = [(frame.overlap >= FOUND).any(1) for frame in scene.frames]
+        return Video(
+            match(groups, true, predicted),
+            tracking.hota(scene),
+            sum(int(hit.sum()) for hit in hits),
+            scene.masks_true,
+        )
 
-def by_video(truth, results, function):
-    """Return what a function makes of the tracks of each video, by its id."""
     with tempfile.TemporaryDirectory() as folder:
         paths = Path(folder, "truth.json"), Path(folder, "results.json")
         for path, content in zip(paths, (truth, results), strict=True):
             path.write_text(json.dumps(content))
         with open_pool(1) as pool:
             known = readers.true_tracks(paths[0])
-            return pool.run(function, known, paths[1], may_be_empty=True).parts
-
-
-def recalled(lengths, truth, results):
-    """Return (found, all) objects of frames by video; of any class, of any score."""
-    shown = {}
-    for record in results:
-        for t, mask in enumerate(record["segmentations"]):
-            if mask is not None:
-                shown.setdefault((record["video_id"], t), []).append(as_rle(mask))
-    hits = {i: [0, 0] for i in lengths}
-    for record in truth:
-        for t, mask in enumerate(record["segmentations"]):
-            if mask is not None:
-                there = shown.get((record["video_id"], t), [])
-                overlap = coco_mask.iou([as_rle(mask)], there, [0] * len(there))
-                hits[record["video_id"]][0] += bool(np.any(np.array(overlap) >= FOUND))
-                hits[record["video_id"]][1] += 1
-    return hits
-
-
-def as_rle(mask):
-    if isinstance(mask["counts"], list):
-        return coco_mask.frPyObjects(mask, *mask["size"])
-    return mask
+            return pool.run(one, known, paths[1], may_be_empty=True).parts
 
 
 def attention(workdir):
@@ -189,49 +183,43 @@ def attention(workdir):
     }
 
 
-def figures(measured, videos):
-    """Return every figure of a run over some videos, which may repeat."""
+def figures(run, ids):
+    """Return every figure of a run over the videos of some ids, which may repeat."""
     found = {}
-    for kind, (groups, parts) in measured["parts"].items():
-        score = VideoAp([c for group in groups for c in group])
+    for kind, by_id in run.videos.items():
+        score = VideoAp(run.categories)
+        videos = [by_id[i] for i in ids if i in by_id]
         for n, video in enumerate(videos):
-            if video in parts:
-                score.add_matched(n, parts[video])
-        found[f"AP {kind}"] = score.finish()["AP"]
-        hits = np.array([measured["hits"][kind][video] for video in videos]).sum(0)
-        found[f"recall {kind}"] = float(hits[0] / max(hits[1], 1))
-    tracks = [measured["tracks"][video] for video in videos]
-    found["AssA"] = float(tracking.combine_hota(tracks)["AssA"].mean())
+            score.add_matched(n, video.matched)
+        official = score.finish()
+        found[f"AP {kind}"] = official["AP"]
+        if kind == "all":
+            found |= {k: official[k] for k in ("AP50", "AP75", "AR1", "AR10")}
+            tracks = [video.hota for video in videos]
+            found["AssA"] = float(tracking.combine_hota(tracks)["AssA"].mean())
+        else:
+            shown = sum(video.shown for video in videos)
+            hits = sum(video.found for video in videos)
+            found[f"recall {kind}"] = hits / max(shown, 1)
     return found
 
 
 def compare(configs, seeds, measured):
     """Return figures of each config, and its difference to the first of them."""
     base = configs[0]
-    videos = sorted(next(iter(measured.values()))["hits"]["all"])
-    whole = {w: figures(m, videos) for w, m in measured.items()}
+    ids = sorted(next(iter(measured.values())).videos["all"])
+    whole = {w: figures(run, ids) for w, run in measured.items()}
     rng = np.random.default_rng(0)
     draws = []
-    for _ in range(DRAWS):
-        some = rng.choice(videos, len(videos)).tolist()
+    for _ in range(DRAWS if len(configs) > 1 else 0):
+        some = rng.choice(ids, len(ids)).tolist()
         who = rng.choice(seeds, seeds).tolist()
-        of = {
-            w: figures(measured[w], some)
-            for w in {(c, s) for c in configs for s in who}
-        }
-        draws.append(
-            {
-                c: {
-                    k: np.mean([of[c, s][k] - of[base, s][k] for s in who])
-                    for k in of[c, who[0]]
-                }
-                for c in configs[1:]
-            }
-        )
+        of = {(c, s): figures(measured[c, s], some) for c in configs for s in set(who)}
+        draws.append({c: paired(of, base, c, who) for c in configs[1:]})
     report: dict[str, dict[str, Any]] = {}
     for config in configs:
         report[config] = {
-            "attention": [measured[config, s]["attention"] for s in range(seeds)]
+            "attention": [measured[config, s].attention for s in range(seeds)]
         }
         for name in whole[config, 0]:
             values = [whole[config, s][name] for s in range(seeds)]
@@ -259,7 +247,6 @@ def paired(figures, base, config, seeds):
 def table(report):
     """Return the report as a table of Markdown."""
     names = [k for k in next(iter(report.values())) if k != "attention"]
-    names = [k for k in names if k not in ("recall all", "recall later")]
     lines = [f"| config | {' | '.join(names)} |", "|---|" + "---|" * len(names)]
     for config, row in report.items():
         cells = []

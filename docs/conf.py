@@ -16,17 +16,13 @@ extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.viewcode"]
 html_theme = "furo"
 html_show_copyright = False
 html_title = f"stan_jax {release}"
-html_theme_options = {"navigation_with_keys": True}
 source_suffix = {".md": "markdown", ".rst": "restructuredtext"}
-myst_heading_anchors = 3
-# Links of the pages into the repository, which are read on its own site as well.
-myst_url_schemes = ["http", "https", "mailto"]
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
 python_maximum_signature_line_length = 80
-exclude_patterns = ["_build"]
-suppress_warnings = ["myst.xref_missing"]  # files beside docs/, such as CHOICES.md
+# The pages are read in the repository as well, and point to files beside docs/.
+suppress_warnings = ["myst.xref_missing"]
 
 
 def write_api(app):

@@ -14,7 +14,7 @@
 # [![Open In Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/<account>/stan_jax/blob/main/notebooks/stan.ipynb)
 #
 # A small STAN is trained on moving shapes, tracks an mp4, is scored, and shows what its
-# attention looks at. Five minutes on two CPU cores, less on a GPU. With a model of your
+# attention looks at. Three to five minutes on two CPU cores, less on a GPU. With a model of your
 # own, set `MODEL` and `VIDEO` below; everything from "A video goes in" on stays the same.
 
 # %%

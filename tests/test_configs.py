@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import pytest
 from flax import nnx
 
-from stan_jax.configs import ovis_r50_sta, shapes_ablation, shapes_hard_sta
+from stan_jax.configs import ovis_r50_sta, shapes_ablation
 from stan_jax.model.build import architecture, assemble, build
 from stan_jax.model.stan import Thresholds
 from stan_jax.pretrained import record
@@ -93,21 +93,31 @@ def test_config_refuses_a_key_that_it_does_not_have(module):
 
 
 def test_unknown_ablation_is_refused_with_those_there_are():
-    with pytest.raises(ValueError, match="must be one of .*scaled.* is 'resnet5'"):
-        shapes_ablation.get_config("resnet5")
+    with pytest.raises(ValueError, match="SET-VARIANT of .*scaled.* is 'hard-resnet5'"):
+        shapes_ablation.get_config("hard-resnet5")
 
 
 @pytest.mark.parametrize("name", shapes_ablation.VARIANTS)
-def test_every_ablation_builds_and_changes_one_setting(name):
-    c = shapes_ablation.get_config(name)
+def test_every_ablation_builds_and_changes_what_it_names(name):
+    c = shapes_ablation.get_config(f"blank-{name}")
     build(num_classes=2, **c.model.to_dict(), rngs=nnx.Rngs(0))
-    plain = shapes_hard_sta.get_config().to_dict()
+    plain = shapes_ablation.get_config("blank-paper").to_dict()
     changed = {
         k
         for k in ("data", "model", "tracking", "run", "loss", "optim")
         if c.to_dict()[k] != plain[k]
     }
-    assert changed == {shapes_ablation.VARIANTS[name][0].split(".")[0]}
+    assert changed == {key.split(".")[0] for key in shapes_ablation.VARIANTS[name]}
+
+
+def test_ablations_that_the_pages_name_are_there():
+    texts = [ROOT / "benchmarks/ablation.py", ROOT / "docs/measured.md"]
+    texts += [Path(shapes_ablation.__file__), ROOT / "README.md"]
+    text = "".join(path.read_text() for path in texts)
+    named = set(re.findall(r"shapes_ablation(?:\.py)?:([\w-]+)", text))
+    assert len(named) > 2
+    for name in named:
+        shapes_ablation.get_config(name)
 
 
 @pytest.mark.parametrize("name", [n for n in NAMES if "baseline" in n])

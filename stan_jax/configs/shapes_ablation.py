@@ -1,40 +1,64 @@
-"""STAN on hard moving shapes with one choice of CHOICES.md taken the other way.
+"""STAN on moving shapes under a weather, with some choices of CHOICES.md changed.
 
-    python train.py --config=configs/shapes_ablation.py:scaled --workdir=runs/a9
+    python -m stan_jax.shapes --out=data/shapes_blank --weather=blank --val_videos=96
+    python train.py --config=configs/shapes_ablation.py:blank-finest --workdir=runs/a4
+    python benchmarks/ablation.py shapes_ablation:blank-baseline \
+        shapes_ablation:blank-paper shapes_ablation:blank-finest
 
-Published: nothing. Ours: not measured yet.
+The argument is SET-VARIANT. In all of them the previous frame is the adjacent one, as
+at test (A16), and `eval.py` scores at the end.
+Published: nothing. Ours: a first reading in docs/measured.md.
 """
+
+from typing import Any
 
 from ml_collections import ConfigDict
 
 from stan_jax.configs import shapes_sta
 
-VARIANTS = {  # name: section, setting, value
-    "target_softmax": ("model.sta", "normalise", "target"),  # A1
-    "previous_values": ("model.sta", "value_source", "previous"),  # A2
-    "coarse_levels": ("model.sta", "strides", (16, 32, 64)),  # A3
-    "separate_embed": ("model.sta", "share_embed", False),  # A8
-    "both_values": ("model.sta", "value_source", "both"),  # A2
-    "two_heads": ("model.sta", "heads", 2),  # A6
-    "identity_values": ("model.sta", "value_start", "identity"),  # A7
-    "open_gate": ("model.sta", "gamma", 0.5),  # A10
-    "prior": ("model.sta", "prior", 1.0),  # A22
-    "scaled": ("model.sta", "scale", 0.35),  # A9: 1 / sqrt(c_1)
-    "skip_first": ("tracking", "first_frame", "skip"),  # A12
-    "any_gap": ("data", "gap", "any"),  # A16
-    "update_labels": ("tracking.association", "update_labels", True),  # as openmmlab
-    "bfloat16": ("run", "dtype", "bfloat16"),  # A25
+SETS = ("hard", "blank")
+STA = "model.sta."
+PLACE = {STA + "value_source": "previous", STA + "prior": 1.0, STA + "scale": 0.1}
+OPEN = PLACE | {STA + "gamma": 1.0}
+IDENTITY = OPEN | {STA + "value_start": "identity"}
+FINEST = IDENTITY | {STA + "strides": (4, 8, 16, 32, 64)}
+VARIANTS: dict[str, dict[str, Any]] = {  # what differs from the paper
+    "baseline": {"model.sta": None},
+    "paper": {},
+    # one choice taken the other way
+    "target_softmax": {STA + "normalise": "target"},  # A1
+    "previous_values": {STA + "value_source": "previous"},  # A2
+    "both_values": {STA + "value_source": "both"},  # A2
+    "coarse_levels": {STA + "strides": (16, 32, 64)},  # A3
+    "two_heads": {STA + "heads": 2},  # A6
+    "identity_values": {STA + "value_start": "identity"},  # A7
+    "separate_embed": {STA + "share_embed": False},  # A8
+    "scaled": {STA + "scale": 0.35},  # A9: 1 / sqrt(c_1)
+    "open_gate": {STA + "gamma": 0.5},  # A10
+    "fast_gate": {"optim.gamma_factor": 10.0},  # A10
+    "skip_first": {"tracking.first_frame": "skip"},  # A12
+    "any_gap": {"data.gap": "any"},  # A16
+    "prior": {STA + "prior": 1.0},  # A22
+    "bfloat16": {"run.dtype": "bfloat16"},  # A25
+    "update_labels": {"tracking.association.update_labels": True},  # as openmmlab
+    "average": {"run.average": 0.999},
+    # one upon the other
+    "place": PLACE,  # A2, A9, A22
+    "open": OPEN,  # A10
+    "identity": IDENTITY,  # A7
+    "finest": FINEST,  # A4
+    "both": FINEST | {STA + "value_source": "both"},  # A2
 }
 
 
-def get_config(name: str = "previous_values") -> ConfigDict:
-    c = shapes_sta.hard(shapes_sta.get_config())
-    if name not in VARIANTS:
-        raise ValueError(f"must be one of {', '.join(VARIANTS)}, is '{name}'")
-    section, setting, value = VARIANTS[name]
-    place = c
-    for part in section.split("."):
-        place = place[part]
+def get_config(name: str = "hard-paper") -> ConfigDict:
+    weather, _, variant = name.partition("-")
+    if weather not in SETS or variant not in VARIANTS:
+        known = f"one of {', '.join(SETS)}, then one of {', '.join(VARIANTS)}"
+        raise ValueError(f"must be SET-VARIANT of {known}, is '{name}'")
+    c = shapes_sta.under(shapes_sta.get_config(), weather)
+    c.data.gap = "previous"
+    c.run.eval_every, c.run.overlays = 0, 0
     with c.unlocked():
-        place[setting] = value
+        c.update_from_flattened_dict(VARIANTS[variant])
     return c

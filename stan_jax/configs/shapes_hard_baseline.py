@@ -12,6 +12,6 @@ from stan_jax.configs import shapes_sta
 
 
 def get_config() -> ConfigDict:
-    c = shapes_sta.hard(shapes_sta.get_config())
+    c = shapes_sta.under(shapes_sta.get_config(), "hard")
     c.model.sta = None
     return c

@@ -12,4 +12,4 @@ from stan_jax.configs import shapes_sta
 
 
 def get_config() -> ConfigDict:
-    return shapes_sta.hard(shapes_sta.get_config())
+    return shapes_sta.under(shapes_sta.get_config(), "hard")

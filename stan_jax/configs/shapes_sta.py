@@ -130,9 +130,9 @@ def get_config() -> ConfigDict:
     return c
 
 
-def hard(c: ConfigDict) -> ConfigDict:
-    """Return the config with the set whose frames are often spoilt."""
+def under(c: ConfigDict, weather: str) -> ConfigDict:
+    """Return the config with the set of a weather of `stan_jax.shapes`."""
     for split in ("train", "val"):
-        c.data[split].annotations = f"data/shapes_hard/{split}/instances.json"
-        c.data[split].frames = f"data/shapes_hard/{split}/JPEGImages"
+        c.data[split].annotations = f"data/shapes_{weather}/{split}/instances.json"
+        c.data[split].frames = f"data/shapes_{weather}/{split}/JPEGImages"
     return c

@@ -22,7 +22,7 @@ from stan_jax.errors import InputError
 from stan_jax.files import replacing
 from stan_jax.media.mp4 import Mp4
 from stan_jax.shapes import scene
-from stan_jax.shapes import weather as weathers
+from stan_jax.shapes.weather import WEATHERS
 
 SPLITS = ("train", "val")
 LABELS = "instances.json"
@@ -32,11 +32,6 @@ MP4, MP4_HW = "demo.mp4", (384, 640)
 MP4_SCENE = 25  # of seed 0: a scene whose four objects mostly stay in the picture
 VERSION = 2  # raise when other pictures or labels come from the same arguments
 JPEG = dict(quality=92, subsampling=0)
-WEATHERS: dict[str, Callable] = {
-    "clear": lambda rng, frames: frames,
-    "hard": weathers.spoil,
-    "blank": weathers.blank,
-}
 
 
 def generate(
@@ -64,6 +59,9 @@ def generate(
       progress: called with (videos done, videos in all) after each video.
     Raises: InputError where `folder` holds anything else, or a number is out of range.
     """
+    if weather not in WEATHERS:
+        rule = f"must be one of {', '.join(WEATHERS)}, is '{weather}'"
+        raise InputError("weather", "", rule)
     counts = (train_videos, val_videos)
     lengths = (frames, frames if val_frames is None else val_frames)
     stamp: dict[str, Any] = dict(
@@ -75,9 +73,6 @@ def generate(
         width=width,
         hard=weather == "hard",
     )
-    if weather not in WEATHERS:
-        rule = f"must be one of {', '.join(WEATHERS)}, is '{weather}'"
-        raise InputError("weather", "", rule)
     if weather == "blank":  # the stamps of the others are older than this kind
         stamp["weather"] = weather
     if seed < 0 or min(*counts, *lengths) < 1 or min(height, width) < 16:
@@ -87,11 +82,15 @@ def generate(
     _claim(folder, stamp)
     for s, split in enumerate(SPLITS):
         if not (folder / split / LABELS).exists():
-            _write_split(folder / split, s, stamp, progress)
+            _write_split(folder / split, s, stamp, weather, progress)
 
 
 def _write_split(
-    folder: Path, s: int, stamp: dict, progress: Callable[[int, int], None]
+    folder: Path,
+    s: int,
+    stamp: dict,
+    weather: str,
+    progress: Callable[[int, int], None],
 ) -> None:
     """Write the frames, then the json: where that exists the split is complete."""
     videos, annotations, spoilt = [], [], {}
@@ -101,9 +100,8 @@ def _write_split(
         )
         film = scene.draw(rng, stamp["frames"][s], stamp["height"], stamp["width"])
         video = _video(i, SPLITS[s], film)
-        name = "hard" if stamp["hard"] else stamp.get("weather", "clear")
-        shown = WEATHERS[name](bad_luck, film.frames)
-        if name != "clear":
+        shown = WEATHERS[weather](bad_luck, film.frames)
+        if weather != "clear":
             met = (shown != film.frames).any((1, 2, 3))
             spoilt[video["id"]] = np.flatnonzero(met).tolist()
         _write_frames(folder / "JPEGImages", video, shown)

@@ -87,6 +87,7 @@ def _bars(
 
 
 KINDS = (_motion_blur, _defocus, _noise, _bars)
+WEATHERS = {"clear": lambda rng, frames: frames, "hard": spoil, "blank": blank}
 
 
 def _mean_of_shifts(

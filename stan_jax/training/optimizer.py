@@ -1,7 +1,7 @@
 """Optimizer of a training: learning rate over time, clipping, momentum, decay."""
 
-from collections.abc import Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -74,7 +74,7 @@ def make(
     betas: tuple[float, float] = (0.9, 0.999),
     no_decay: tuple[str, ...] = NO_DECAY,
     frozen: Sequence[str] = (),
-    factors: Mapping[str, float] = MappingProxyType({}),
+    gamma_factor: float = 1.0,
 ) -> optax.GradientTransformation:
     """Return the optimizer of `params`: clip, then SGD with momentum or AdamW.
 
@@ -92,25 +92,32 @@ def make(
       no_decay: last names of leaves without weight decay (A11: gamma, slope, norms).
       frozen: prefixes of paths, "backbone/layer1"; leaves below get a zero update,
         keep no state, and count in no norm.
-      factors: of the learning rate, by last names of leaves.
+      gamma_factor: of the learning rate of gamma.
 
-    Raises: InputError for an unknown `name`.
+    Raises: InputError for an unknown `name`, or a factor below 0.
     """
+    if gamma_factor < 0:
+        rule = f"must be at least 0, is {gamma_factor}"
+        raise InputError("optim.gamma_factor", "", rule)
     paths = parameters.by_path(params)
-    decayed, labels = (
-        parameters.nested({path: of(path) for path in paths}, params)
-        for of in (
-            lambda path: _last_name(path) not in no_decay,
-            lambda path: "frozen" if parameters.within(path, frozen) else "learned",
+
+    def by_leaf(of: Callable[[str], Any]) -> PyTree:
+        return parameters.nested({path: of(path) for path in paths}, params)
+
+    labels = by_leaf(
+        lambda path: "frozen" if parameters.within(path, frozen) else "learned"
+    )
+
+    def of_learned(of: Callable[[str], Any]) -> PyTree:
+        # Looked up by position inside `partition`, where frozen leaves are absent, so
+        # it must be cut the same way.
+        return jax.tree.map(
+            lambda x, group: x if group == "learned" else optax.MaskedNode(),
+            by_leaf(of),
+            labels,
         )
-    )
-    # The masks are looked up by position inside `partition`, where frozen leaves are
-    # absent, so they must be cut the same way.
-    decayed = jax.tree.map(
-        lambda d, group: d if group == "learned" else optax.MaskedNode(),
-        decayed,
-        labels,
-    )
+
+    decayed = of_learned(lambda path: _last_name(path) not in no_decay)
     decay = optax.add_decayed_weights(weight_decay, mask=decayed)
     if name == "sgd":
         optimizer = optax.chain(decay, optax.trace(momentum))
@@ -121,27 +128,16 @@ def make(
     clip = (
         optax.identity() if clip_norm is None else optax.clip_by_global_norm(clip_norm)
     )
-    rate = optax.scale_by_learning_rate(learning_rate)
-    learned = optax.chain(clip, optimizer, rate, *_faster(params, labels, factors))
+    parts = [clip, optimizer, optax.scale_by_learning_rate(learning_rate)]
+    if gamma_factor != 1:  # else the state has one part less, as it ever had
+        factors = of_learned(lambda p: gamma_factor if _last_name(p) == "gamma" else 1)
+
+        def scaled(updates: PyTree, _: PyTree) -> PyTree:
+            return jax.tree.map(jnp.multiply, updates, factors)
+
+        parts.append(optax.stateless(scaled))
+    learned = optax.chain(*parts)
     return optax.partition({"learned": learned, "frozen": optax.set_to_zero()}, labels)
-
-
-def _faster(params: PyTree, labels: PyTree, factors: Mapping[str, float]) -> tuple:
-    """What multiplies the updates of some leaves; nothing where all factors are 1."""
-    if all(factor == 1 for factor in factors.values()):
-        return ()
-    paths = parameters.by_path(params)
-    by_path = {path: factors.get(_last_name(path), 1.0) for path in paths}
-    cut = jax.tree.map(
-        lambda factor, group: factor if group == "learned" else optax.MaskedNode(),
-        parameters.nested(by_path, params),
-        labels,
-    )
-
-    def scale(updates: PyTree, _: PyTree) -> PyTree:
-        return jax.tree.map(lambda update, factor: factor * update, updates, cut)
-
-    return (optax.stateless(scale),)
 
 
 def build(
@@ -160,12 +156,8 @@ def build(
 ) -> optax.GradientTransformation:
     """Return the optimizer of a config's `optim` section, see `schedule` and `make`.
 
-    frozen: see `make`. gamma_factor: of the learning rate of gamma.
-    Raises: InputError for a factor below 0, and as these.
+    frozen, gamma_factor: see `make`.
     """
-    if gamma_factor < 0:
-        rule = f"must be at least 0, is {gamma_factor}"
-        raise InputError("optim.gamma_factor", "", rule)
     rate = schedule(
         peak_lr=peak_lr,
         warmup_steps=warmup_steps,
@@ -181,7 +173,7 @@ def build(
         weight_decay=weight_decay,
         clip_norm=clip_norm,
         frozen=frozen,
-        factors={"gamma": gamma_factor},
+        gamma_factor=gamma_factor,
     )
 
 

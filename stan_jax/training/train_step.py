@@ -118,6 +118,7 @@ def make_train_step(
         metrics["grad_norm"] = optax.tree.norm(grads)
         mean = None
         if average:
+            # The start is forgotten; as tf.train.ExponentialMovingAverage.
             kept = jnp.minimum(average, (1.0 + state.step) / (10.0 + state.step))
             mean = optax.incremental_update(params, state.average, 1 - kept)
         return TrainState(state.step + 1, params, opt, mean), metrics

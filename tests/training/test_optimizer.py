@@ -146,8 +146,7 @@ def test_no_decay_names_are_an_argument(params):
 def test_a_factor_multiplies_the_update_of_the_leaves_of_that_name(params, name):
     options = dict(name=name, steps=1, frozen=["backbone/layer1"])
     plain, fast = (
-        _flat(_walk(params, **options, factors={"gamma": factor}))
-        for factor in (1.0, 5.0)
+        _flat(_walk(params, **options, gamma_factor=factor)) for factor in (1.0, 5.0)
     )
     start = _flat(params)
     for path in start:
@@ -160,7 +159,7 @@ def test_a_factor_of_1_leaves_the_state_as_it_was(params):
     options: dict[str, Any] = dict(name="adamw", weight_decay=0.1, clip_norm=1.0)
     one, none = (
         optimizer.make(params, learning_rate=0.1, **options, **more).init(params)
-        for more in ({"factors": {"gamma": 1.0}}, {})
+        for more in ({"gamma_factor": 1.0}, {})
     )
     assert jax.tree.structure(one) == jax.tree.structure(none)
 
