@@ -187,6 +187,7 @@ def _stand_ins() -> list[Any]:
     """What mmengine keeps beside the weights, under its names but without its code.
 
     Its files hold the history of the losses, which points to methods by `getattr`.
+    Source: mmengine 0.10.7, logging/history_buffer.py.
     """
 
     def named(thing: Any, module: str, name: str) -> Any:
