@@ -40,6 +40,7 @@ from stan_jax.shapes.generate import SPOILT
 
 ROOT = Path(__file__).resolve().parents[1]
 DRAWS = 400  # of the bootstrap: ten lie beyond each end of an interval
+COLUMNS = 4  # of the figure
 FOUND = 0.5  # IoU from which on an object of a frame is found
 
 
@@ -269,10 +270,13 @@ def draw(report, path):
 
     base, *others = report
     names = [k for k in report[base] if k != "attention"]
-    figure, axes = pyplot.subplots(
-        1, len(names), figsize=(3 * len(names), 1 + 0.5 * len(others)), sharey=True
-    )
-    for axis, name in zip(np.atleast_1d(axes), names, strict=True):
+    height = 1 + 0.3 * len(others)
+    rows = -(-len(names) // COLUMNS)
+    size = 3 * COLUMNS, height * rows + 0.5
+    figure, axes = pyplot.subplots(rows, COLUMNS, figsize=size, squeeze=False)
+    for axis in axes.flat[len(names) :]:
+        axis.set_axis_off()
+    for axis, name in zip(axes.flat, names, strict=False):
         axis.axvline(0, color="grey", linewidth=0.8)
         for n, config in enumerate(others):
             row = report[config][name]
