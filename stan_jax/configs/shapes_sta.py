@@ -5,7 +5,7 @@
     python eval.py --workdir=runs/demo
 
 Published: nothing, the data is made by stan_jax.shapes.
-Ours: 0.627 AP on the held-out videos, see the README.
+Ours: 0.612 AP on the held-out videos, see the README.
 Sources: [M] MaskTrackRCNN config, [O] our choice, made for 2 CPU cores.
 """
 
