@@ -171,7 +171,9 @@ def train(config: ConfigDict, workdir: Path) -> None:
                 means = finite_means(pending, step)
                 steps = max(len(pending) - (step - len(pending) < first), 1)
                 seconds = (time.monotonic() - clock) / steps
-                means["frames_per_s"] = 2 * config.data.batch / seconds
+                means["frames_per_s"] = (
+                    pair_frames(config) * config.data.batch / seconds
+                )
                 writer.scalars(step, means)
                 figures = {k: means[k] for k in ("loss", "frames_per_s")}
                 left = progress.clock(seconds * (last - step))
@@ -269,7 +271,13 @@ def make_batches(datasets: list[tuple[Dataset, float]], config: ConfigDict) -> A
         scales_hw=data.train_scales_hw,
         num_threads=data.num_threads,
         negatives=negatives(config),
+        frames=pair_frames(config),
     )
+
+
+def pair_frames(config: ConfigDict) -> int:
+    """Return how many frames a training pair has."""
+    return config.data.get("frames", 2)  # configs of before do not have it
 
 
 def require_same_run(
@@ -324,6 +332,10 @@ def check_settings(config: ConfigDict) -> None:
         if run[name] < minimum:
             rule = f"must be at least {minimum}, is {run[name]}"
             raise InputError(f"run.{name}", "", rule)
+    looks_at = (config.model.sta or {}).get("frames", 1)
+    if looks_at >= pair_frames(config):
+        rule = f"must be more than model.sta.frames = {looks_at}"
+        raise InputError("data.frames", "", f"{rule}, is {pair_frames(config)}")
 
 
 def note_config(path: Path, config: ConfigDict) -> None:

@@ -70,12 +70,13 @@ def measure(part, config, repeats):
         corner = rng.uniform(0, 0.6, (1, 2, m, 2)) * size[::-1]
         boxes = np.concatenate([corner, corner + 0.3 * size[::-1]], -1)
         pair = Pair(
-            frames=jnp.asarray(frames[None, :2]),
+            frames=jnp.asarray(frames[None, : c.data.frames]),
             size_hw=jnp.asarray(size[None]),
             boxes=jnp.asarray(boxes, jnp.float32),
             present=jnp.broadcast_to(jnp.arange(m) < 3, (1, 2, m)),
             labels=jnp.zeros((1, m), jnp.int32),
             masks=jnp.asarray(rng.random((1, m, fh, fw)) < 0.5),
+            past=jnp.full(1, c.data.frames - 1, jnp.int32),
         )
         tx = optimizer.build(values.params, **c.optim, frozen=model.frozen_paths)
         update = train_step.make_train_step(

@@ -1,6 +1,7 @@
 """Records that cross file borders, and the letters of their axes.
 
     b videos or clips            t frames of a video
+    f frames of a training pair  q previous frames in the memory queue
     h w feature cells            fh fw frame pixels (the canvas)
     c channels                   d attention key channels
     i j cells of the previous / the current frame     l pyramid levels
@@ -22,16 +23,18 @@ from jaxtyping import Array, Bool, Float, Int, UInt8
 class Pair(NamedTuple):
     """Two frames of one video to learn from; row m is the same object in both.
 
-    Frame 0 is the previous (reference) frame x0, frame 1 the current one x1.
+    The last of the f frames is the current one x1, the one before it the previous
+    (reference) frame x0. Older ones come before, for an attention that looks further.
     A row that is `present` in neither frame is padding.
     """
 
-    frames: UInt8[Array, "2 fh fw 3"]  # RGB; whatever lies outside size_hw is ignored
+    frames: UInt8[Array, "f fh fw 3"]  # RGB; whatever lies outside size_hw is ignored
     size_hw: Int[Array, "2"]  # true height and width inside the canvas
-    boxes: Float[Array, "2 m 4"]
+    boxes: Float[Array, "2 m 4"]  # of x0 and x1, as the rest
     present: Bool[Array, "2 m"]
     labels: Int[Array, " m"]
-    masks: Bool[Array, "m fh fw"]  # of frame 1
+    masks: Bool[Array, "m fh fw"]  # of x1
+    past: Int[Array, ""]  # how many frames before x1 there are; older ones are blank
 
 
 class Proposals(NamedTuple):
@@ -72,7 +75,7 @@ class MemoryQueue(NamedTuple):
     that is given away does not revive an old track.
     """
 
-    features: tuple[Float[Array, "h w c"], ...]  # raw maps of the previous frame (A13)
+    features: tuple[Float[Array, "q h w c"], ...]  # of q previous frames, newest first
     embeds: Float[Array, "s e"]
     boxes: Float[Array, "s 4"]
     labels: Int[Array, " s"]

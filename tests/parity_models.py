@@ -170,7 +170,7 @@ def _look(model: STAN, frame, memory, thresholds: Thresholds) -> dict[str, Any]:
     """What the parts of the model say of a frame, before the memory is written."""
     sizes = SIZE[None]
     x1 = model.features(frame[None], sizes)
-    levels, logits, deltas, _, proposals = model.regions((), x1, sizes, thresholds)
+    levels, logits, deltas, _, proposals = model.regions(x1, sizes, thresholds)
     classes, moves = model.box_head(model.pool(levels, proposals.boxes, BOX_CELLS))
     found = model.detect(levels, proposals, sizes, thresholds)
     found, proposals = jax.tree.map(lambda x: x[0], (found, proposals))
@@ -373,7 +373,8 @@ def _pair(a: dict[str, np.ndarray], shift) -> Pair:
     bits = np.unpackbits(a["key_masks_packed"], axis=-1)[..., : FRAME[1]]
     masks[:num, : FRAME[0], : FRAME[1]] = bits
     key, reference = a["frames_bgr"]
-    fields = (_canvas(np.stack([reference, key])), SIZE, boxes, present, labels, masks)
+    frames = _canvas(np.stack([reference, key]))
+    fields = (frames, SIZE, boxes, present, labels, masks, np.int32(1))
     return Pair(*map(jnp.asarray, fields))
 
 
@@ -417,7 +418,7 @@ def _check_training(name: str, folder: Folder) -> Iterator[Row]:
         model = parameters.merge(structure, values._replace(params=params))
         sizes = pair.size_hw[None]
         x1 = model.features(pair.frames[1:], sizes)
-        regions = model.regions((), x1, sizes, preset.thresholds)
+        regions = model.regions(x1, sizes, preset.thresholds)
         proposals = jax.tree.map(lambda x: x[0], regions.proposals)
         grid = jnp.concatenate(regions.anchors)
         multiple = model.backbone.multiple

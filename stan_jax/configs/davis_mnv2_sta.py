@@ -38,6 +38,7 @@ def get_config() -> ConfigDict:
         train_scales_hw=((150, 267), (180, 320)),
         batch=4,
         gap="5",  # A16
+        frames=2,
         flip=0.5,  # [M]
         max_objects=8,
         negatives=False,  # frames without an object as examples of none
@@ -60,6 +61,8 @@ def get_config() -> ConfigDict:
             gamma=0.0,  # A10
             value_start="he",  # A7
             heads=1,  # A6
+            frames=1,  # A14
+            stored="raw",  # A13
         ),
         box_channels=256,
         mask_channels=48,

@@ -41,6 +41,8 @@ VARIANTS: dict[str, dict[str, Any]] = {  # what differs from the paper
     "prior": {STA + "prior": 1.0},  # A22
     "bfloat16": {"run.dtype": "bfloat16"},  # A25
     "update_labels": {"tracking.association.update_labels": True},  # as openmmlab
+    "two_frames": {STA + "frames": 2, "data.frames": 3},  # A14
+    "attended_queue": {STA + "stored": "attended", "data.frames": 3},  # A13
     "average": {"run.average": 0.999},
     # one upon the other
     "place": PLACE,  # A2, A9, A22
@@ -48,6 +50,12 @@ VARIANTS: dict[str, dict[str, Any]] = {  # what differs from the paper
     "identity": IDENTITY,  # A7
     "finest": FINEST,  # A4
     "both": FINEST | {STA + "value_source": "both"},  # A2
+    "queue": FINEST | {STA + "frames": 2, "data.frames": 3},  # A14
+    "queue_both": FINEST
+    | {STA + "value_source": "both", STA + "frames": 2, "data.frames": 3},
+    "carried": FINEST | {STA + "stored": "attended", "data.frames": 3},  # A13
+    "carried_both": FINEST
+    | {STA + "value_source": "both", STA + "stored": "attended", "data.frames": 3},
 }
 
 

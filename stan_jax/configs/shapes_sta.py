@@ -35,6 +35,7 @@ def get_config() -> ConfigDict:
         train_scales_hw=((96, 160),),  # one is drawn per pair
         batch=4,
         gap="3",  # A16: "any", "previous", or within so many frames
+        frames=2,  # of a pair: what the attention looks at, and the current one
         flip=0.5,  # [M]
         max_objects=8,  # a pair with more raises
         negatives=False,  # frames without an object as examples of none
@@ -57,6 +58,8 @@ def get_config() -> ConfigDict:
             gamma=0.0,  # A10
             value_start="he",  # A7
             heads=1,  # A6
+            frames=1,  # A14
+            stored="raw",  # A13
         ),
         box_channels=256,
         mask_channels=32,

@@ -50,6 +50,7 @@ def get_config(start: str = "original") -> ConfigDict:
         train_scales_hw=((360, 640),),  # [M]
         batch=32,  # [M] 8 per GPU on 4 GPUs
         gap="any",  # [M], A16
+        frames=2,  # of a pair: what the attention looks at, and the current one
         flip=0.5,  # [M]
         max_objects=16,  # [O] padding; a pair with more raises
         negatives=False,  # frames without an object as examples of none
@@ -125,6 +126,8 @@ def with_attention(c: ConfigDict) -> ConfigDict:
         gamma=0.0,  # A10
         value_start="he",  # A7
         heads=1,  # A6
+        frames=1,  # A14
+        stored="raw",  # A13
     )
     c.data.gap = "5"  # [O] A16: at test the previous frame is the adjacent one
     return c

@@ -28,6 +28,7 @@ class _Settings(NamedTuple):
     flip: float
     scales_hw: tuple[tuple[int, int], ...]
     max_objects: int
+    frames: int
     seed: int
 
 
@@ -44,6 +45,7 @@ def pairs(
     num_threads: int = 2,
     prefetch: int = 4,
     negatives: bool = False,
+    frames: int = 2,
     shard_index: int = 0,
     shard_count: int = 1,
 ) -> grain.DatasetIterator[Pair]:
@@ -61,6 +63,7 @@ def pairs(
       num_threads: threads that prepare batches; 0: none.
       prefetch: batches that are prepared ahead, at least one.
       negatives: frames without an object are trained on as well, as examples of none.
+      frames: of a pair, at least 2; more lead up to the previous frame.
     The iterator has `get_state()` (a small dict), `set_state()` and `close()`.
     Raises: InputError, before the first batch, if the datasets do not go together, if
     no frame shows an object, or if some pair has more than max_objects objects.
@@ -72,6 +75,7 @@ def pairs(
         flip=flip,
         scales_hw=tuple(scales_hw or (canvas,)),
         max_objects=max_objects,
+        frames=frames,
         seed=seed,
     )
     _check_settings(settings, shard_index, shard_count, num_threads)
@@ -85,9 +89,9 @@ def pairs(
         items = plan.batch_items(groups, batch, seed, number)
         video = items[0].video
         canvas_hw = canvases.canvas_of(video.height, video.width, canvas)
-        whole = clips.blank_pair(canvas_hw, max_objects, rows)
+        whole = clips.blank_pair(canvas_hw, max_objects, rows, frames=frames)
         for row, r in enumerate(mine):
-            into = Pair(*(field[row] for field in whole))
+            into = Pair(*(field[row, ...] for field in whole))  # views, all of them
             _load_pair(items[r], settings, number * batch + r, into)
         return whole
 
@@ -143,10 +147,12 @@ def _load_pair(item: plan.Item, settings: _Settings, number: int, into: Pair) ->
         for track in plan.trained(video)
         if track.segmentations[ref] is not None or track.segmentations[t] is not None
     ]
+    length = len(video.file_names)
+    older = clips.older_frames(t, ref, length, settings.frames - 2)
     clips.make_pair(
         [
             youtube_vis.read_frame(dataset, video, f, max_hw=(new_h, new_w))
-            for f in (ref, t)
+            for f in (*reversed(older), ref, t)
         ],
         [[_mask(track, f, video) for track in in_view] for f in (ref, t)],
         [track.label for track in in_view],
@@ -182,6 +188,7 @@ def _check_settings(
             or (isinstance(settings.gap, int) and settings.gap > 0),
             f"must be 'any', 'previous' or a number above 0, is {settings.gap!r}",
         ),
+        "frames": (settings.frames >= 2, f"must be at least 2, is {settings.frames}"),
         "flip": (0 <= settings.flip <= 1, f"must be in 0..1, is {settings.flip}"),
         "max_objects": (
             settings.max_objects > 0,

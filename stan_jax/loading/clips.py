@@ -42,15 +42,29 @@ def reference_frame(
     return int(rng.choice(references(present_frames, t, gap)))
 
 
-def blank_pair(canvas_hw: tuple[int, int], max_objects: int, *batch: int) -> Pair:
+def older_frames(t: int, reference: int, length: int, number: int) -> list[int]:
+    """Return the frames that lead up to the previous frame, the nearest first.
+
+    They lie beyond it as seen from frame t, one by one, up to `number` of them, and
+    end with the video of `length` frames. A frame that is its own reference has none.
+    """
+    step = int(np.sign(reference - t))
+    beyond = [reference + step * (i + 1) for i in range(number if step else 0)]
+    return [i for i in beyond if 0 <= i < length]
+
+
+def blank_pair(
+    canvas_hw: tuple[int, int], max_objects: int, *batch: int, frames: int = 2
+) -> Pair:
     """Pair of zeros, in numpy; a batch of them if its size is given."""
     fields: list[Any] = [
-        np.zeros((*batch, 2, *canvas_hw, 3), np.uint8),
+        np.zeros((*batch, frames, *canvas_hw, 3), np.uint8),
         np.zeros((*batch, 2), np.int32),
         np.zeros((*batch, 2, max_objects, 4), np.float32),
         np.zeros((*batch, 2, max_objects), bool),
         np.zeros((*batch, max_objects), np.int32),
         np.zeros((*batch, max_objects, *canvas_hw), bool),
+        np.zeros(batch, np.int32),
     ]
     return Pair(*fields)
 
@@ -72,21 +86,24 @@ def make_pair(
     An object that loses its last pixel in resizing is not present in that frame.
 
     Args:
-      frames: reference, then current; each may come smaller than size_hw (draft).
-      masks: for each frame one mask of size_hw, or None, for each of the labels.
+      frames: the oldest first, then reference and current; each may come smaller than
+        size_hw (draft).
+      masks: for each of the last two one mask of size_hw, or None, for each label.
       size_hw: height and width of the video.
-      flip: mirror both frames left to right.
+      flip: mirror all frames left to right.
       into: a blank pair to fill, such as a row of a batch; None: a new one.
     """
     factor, new_h, new_w = canvas.fit(*size_hw, canvas_hw, scale_hw)
     assert len(labels) <= max_objects
-    pair = into or blank_pair(canvas_hw, max_objects)
+    pair = into or blank_pair(canvas_hw, max_objects, frames=len(frames))
     pair.size_hw[:] = new_h, new_w
     pair.labels[: len(labels)] = labels
-    for f in (0, 1):
-        pair.frames[f, :new_h, :new_w] = _mirror(
-            canvas.resize_frame(frames[f], (new_h, new_w)), flip
+    pair.past[...] = len(frames) - 1
+    for place, frame in zip(pair.frames[-len(frames) :], frames, strict=True):
+        place[:new_h, :new_w] = _mirror(
+            canvas.resize_frame(frame, (new_h, new_w)), flip
         )
+    for f in (0, 1):
         for m, full in enumerate(masks[f]):
             if full is None:
                 continue

@@ -144,24 +144,36 @@ class STAN(nnx.Module):
             return ()
         return tuple(levels[self.fpn.strides.index(s)] for s in self.sta.strides)
 
+    def empty_past(self, levels: Sequence[Array]) -> tuple[Array, ...]:
+        """Return the past of frames [b t h w c] that have none: zeros [b q h w c]."""
+        if self.sta is None:
+            return ()
+        return tuple(
+            jnp.zeros((len(x), self.sta.frames, *x.shape[2:]), x.dtype)
+            for x in self.attended(levels)
+        )
+
     def attend(
         self,
-        x0: Sequence[Float[Array, "b _ _ c"]],
+        past: Sequence[Float[Array, "b q _ _ c"]],
         x1: Sequence[Float[Array, "b _ _ c"]],
         size_hw: Int[Array, "b 2"],
+        known: Bool[Array, "b q"] | None = None,
         *,
         skip: Bool[Array, " b"] | None = None,
     ) -> tuple[Float[Array, "b _ _ c"], ...]:
-        """Return P2..P6 of the current frame, enriched by the previous one (A19).
+        """Return P2..P6 of the current frame, enriched by the previous ones (A19).
 
         Args:
-          x0: the `attended` levels of the previous frame.
+          past: `attended` levels of the q previous frames as the queue holds them, the
+            newest first.
           x1: all levels of this one.
+          known: false for frames before the video began; None: all are known.
           skip: frames whose raw levels are passed on.
         """
         if self.sta is None:
             return tuple(x1)
-        new = self.sta(x0, self.attended(x1), size_hw)
+        new = self.sta(past, self.attended(x1), size_hw, known)
         by_stride = dict(zip(self.fpn.strides, x1, strict=True))
         levels = (by_stride | dict(zip(self.sta.strides, new, strict=True))).values()
         if skip is None:
@@ -171,24 +183,121 @@ class STAN(nnx.Module):
             for raw, attended in zip(x1, levels, strict=True)
         )
 
+    def walk(
+        self,
+        past: Sequence[Float[Array, "b q _ _ c"]],
+        x1: Sequence[Float[Array, "b t _ _ c"]],
+        size_hw: Int[Array, "b 2"],
+        seen: Int[Array, " b"],
+        *,
+        skip_first: bool = False,
+    ) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
+        """Attend in t frames, one after the other; each is the past of the next.
+
+        Args:
+          past: as of `attend`, before the first of the frames.
+          x1: all levels of the frames.
+          seen: how many frames of the video came before; below 0 where so many of x1
+            come before the video.
+          skip_first: the first frame of a video passes its raw levels on; else it is
+            its own past (A12).
+        Returns: all levels [b t h w c], and what the queue keeps of each frame, as
+          `past` and x1 one after the other, the oldest first [b q+t h w c].
+        """
+        if self.sta is None:
+            return tuple(x1), ()
+        b, t = x1[0].shape[:2]
+        q = self.sta.frames
+        before = jnp.maximum(seen[:, None] + jnp.arange(t)[None], 0)  # [b t]
+        first = before == 0
+        known = jnp.arange(q)[None, None] < jnp.maximum(before, 1)[..., None]
+
+        def attend(past, x1, first, known, sizes):
+            own = first[:, None, None, None]
+            past = tuple(
+                x.at[:, 0].set(jnp.where(own, curr, x[:, 0]))
+                for x, curr in zip(past, self.attended(x1), strict=True)
+            )
+            skip = first if skip_first else None
+            return self.attend(past, x1, sizes, known, skip=skip)
+
+        kept = tuple(x[:, ::-1] for x in past)  # the oldest first
+        if self.sta.stored == "raw":
+            # All is known before any frame is attended to: one batch for all of them.
+            kept = tuple(
+                jnp.concatenate([old, x], 1)
+                for old, x in zip(kept, self.attended(x1), strict=True)
+            )
+            windows = tuple(
+                jnp.stack([x[:, q - 1 - age :][:, :t] for age in range(q)], 2)
+                for x in kept
+            )
+            given = jax.tree.map(
+                lambda x: x.reshape(b * t, *x.shape[2:]), (windows, x1, first, known)
+            )
+            levels = attend(*given, jnp.repeat(size_hw, t, axis=0))
+            return tuple(x.reshape(b, t, *x.shape[1:]) for x in levels), kept
+
+        def one(past, frame):
+            levels = attend(past, *frame, size_hw)
+            new = self.attended(levels)
+            past = tuple(
+                jnp.concatenate([x[:, None], old[:, :-1]], 1)
+                for x, old in zip(new, past, strict=True)
+            )
+            return past, levels
+
+        frames = jax.tree.map(lambda x: x.swapaxes(0, 1), (tuple(x1), first, known))
+        _, levels = jax.lax.scan(one, tuple(past), frames)
+        levels = tuple(x.swapaxes(0, 1) for x in levels)
+        kept = tuple(
+            jnp.concatenate([old, x], 1)
+            for old, x in zip(kept, self.attended(levels), strict=True)
+        )
+        return levels, kept
+
+    def attend_last(
+        self,
+        x: Sequence[Float[Array, "b f _ _ c"]],
+        size_hw: Int[Array, "b 2"],
+        past: Int[Array, " b"],
+    ) -> tuple[Float[Array, "b _ _ c"], ...]:
+        """Return P2..P6 of the last of f frames, enriched by those before it.
+
+        Args:
+          x: all levels of the frames, the oldest first.
+          past: how many of the frames before the last are of the video.
+        """
+        if self.sta is None:
+            return tuple(level[:, -1] for level in x)
+        q, f = self.sta.frames, x[0].shape[1]
+        empty = self.empty_past(x)
+        if self.sta.stored == "attended":
+            levels, _ = self.walk(empty, x, size_hw, past - (f - 1))
+        else:
+            # Only the last frame is asked for, and what it needs is known.
+            held = tuple(
+                jnp.concatenate([none, level[:, :-1]], 1)[:, : -q - 1 : -1]
+                for none, level in zip(empty, self.attended(x), strict=True)
+            )
+            last = tuple(level[:, -1:] for level in x)
+            levels, _ = self.walk(held, last, size_hw, past)
+        return tuple(level[:, -1] for level in levels)
+
     def regions(
         self,
-        x0: Sequence[Float[Array, "b _ _ c"]],
-        x1: Sequence[Float[Array, "b _ _ c"]],
+        levels: Sequence[Float[Array, "b _ _ c"]],
         size_hw: Int[Array, "b 2"],
         thresholds: Thresholds,
-        *,
-        skip: Bool[Array, " b"] | None = None,
     ) -> Regions:
-        """Return attended levels, the RPN's answers and proposals: the forward pass.
+        """Return attended levels with the RPN's answers and proposals.
 
-        Training and tracking share it; arguments as of `attend`.
+        Training and tracking share it.
         """
-        levels = self.attend(x0, x1, size_hw, skip=skip)
         logits, deltas = zip(*(self.rpn(x) for x in levels), strict=True)
         level_anchors = self.anchors(levels)
         proposals = self.propose(logits, deltas, level_anchors, size_hw, thresholds)
-        return Regions(levels, logits, deltas, level_anchors, proposals)
+        return Regions(tuple(levels), logits, deltas, level_anchors, proposals)
 
     def anchors(self, levels: Sequence[Array]) -> tuple[Float[Array, "a 4"], ...]:
         """Return the anchors of each level, pixels of the canvas."""

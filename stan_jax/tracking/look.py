@@ -68,19 +68,26 @@ def look(tracker: Tracker, previous: Any, current: Any, at_xy: Point) -> list[Lo
 @jax.jit
 def _levels(model, frames, size_hw, cells):
     """By level: weights for one cell, and the size of A beside that of x1."""
-    sizes = jnp.stack([size_hw, size_hw])
+    sizes = size_hw[None]
+    levels = model.features(frames, jnp.repeat(sizes, 2, axis=0))
+    before, x1 = ([x[None, i : i + 1] for x in levels] for i in (0, 1))
+    # The frame before is taken as the first of the video: all that the queue holds.
+    _, kept = model.walk(model.empty_past(before), before, sizes, jnp.zeros(1, int))
+    known = jnp.arange(model.sta.frames)[None] == 0
     found = []
-    for x, stride, cell in zip(
-        model.attended(model.features(frames, sizes)),
+    for x0, x, stride, cell in zip(
+        (x[:, :0:-1] for x in kept),
+        model.attended([x[:, 0] for x in x1]),
         model.sta.strides,
         cells,
         strict=True,
     ):
-        given = x[:1], x[1:], sizes[:1], stride
+        given = x0, x, sizes, stride
         attended, plain = (
             jnp.linalg.norm(z.astype(jnp.float32), axis=-1)
-            for z in (model.sta.attention(*given), given[1])
+            for z in (model.sta.attention(*given, known), x)
         )
+        weights = model.sta.weights(*given, cell, known)[:, 0]
         # Where a cell is 0 nothing can be told beside it.
-        found.append((model.sta.weights(*given, cell), attended / (plain + 1e-6)))
+        found.append((weights, attended / (plain + 1e-6)))
     return found

@@ -50,7 +50,7 @@ def empty(
 ) -> MemoryQueue:
     """Return the memory of a video that has not begun.
 
-    features: shapes [h w c] of the maps that it will keep.
+    features: shapes [q h w c] of the maps that it will keep.
     """
     return MemoryQueue(
         features=tuple(jnp.zeros(x.shape, x.dtype) for x in features),

@@ -18,7 +18,8 @@ def start(model: STAN, canvas_hw: tuple[int, int], *, slots: int) -> MemoryQueue
     levels = jax.eval_shape(
         lambda frames, size: model.attended(model.features(frames, size)), frames, size
     )
-    kept = [jax.ShapeDtypeStruct(x.shape[1:], x.dtype) for x in levels]
+    frames = 1 if model.sta is None else model.sta.frames
+    kept = [jax.ShapeDtypeStruct((frames, *x.shape[1:]), x.dtype) for x in levels]
     embed_channels = model.track_head.fc2.out_features
     return queue.empty(kept, slots=slots, embed_channels=embed_channels)
 
@@ -50,8 +51,9 @@ def clip(
 ) -> tuple[MemoryQueue, Tracks]:
     """Return the memory after t more frames of one video, and the tracks in each.
 
-    Everything but the association runs over all frames as one batch, since the queue
-    keeps the raw feature of the previous frame (A13), known before any detection.
+    Everything but the association runs over all frames as one batch: the queue keeps
+    features from before any detection. Only where it keeps attended ones (A13) does the
+    attention go frame by frame.
 
     Args:
       size_hw: true height and width of the frames inside their canvas.
@@ -71,10 +73,13 @@ def clip(
         )
     sizes = jnp.broadcast_to(size_hw[None], (len(frames), 2))
     x1 = model.features(frames, sizes)
-    x0 = _previous(memory, model.attended(x1))
-    first = memory.frame + jnp.arange(len(frames)) == 0
-    skip = first if first_frame == "skip" else None
-    regions = model.regions(x0, x1, sizes, thresholds, skip=skip)
+    # One video is a batch of one; whatever comes after the last true frame is dropped.
+    one = (memory.features, x1, size_hw, memory.frame)
+    levels, kept = model.walk(
+        *jax.tree.map(lambda x: x[None], one), skip_first=first_frame == "skip"
+    )
+    levels = tuple(x[0] for x in levels)
+    regions = model.regions(levels, sizes, thresholds)
     detections = model.detect(regions.levels, regions.proposals, sizes, thresholds)
 
     def associate(memory, inputs):
@@ -99,31 +104,15 @@ def clip(
     lean, shown = jax.lax.scan(
         associate, memory._replace(features=()), (detections, valid, clock)
     )
-    features = _last(memory, model.attended(x1), valid)
+    features = tuple(_last(x[0], len(frames), valid) for x in kept)
     return lean._replace(features=features), _tracks(detections, *shown)
 
 
-def _previous(
-    memory: MemoryQueue, x1: tuple[Float[Array, "t _ _ c"], ...]
-) -> tuple[Float[Array, "t _ _ c"], ...]:
-    """Features one frame earlier; the first frame of a video is its own past."""
-    return tuple(
-        jnp.concatenate([jnp.where(memory.frame == 0, x[0], old)[None], x[:-1]])
-        for old, x in zip(memory.features, x1, strict=True)
-    )
-
-
 def _last(
-    memory: MemoryQueue,
-    x1: tuple[Float[Array, "t _ _ c"], ...],
-    valid: Bool[Array, " t"],
-) -> tuple[Float[Array, "_ _ c"], ...]:
-    """Features of the last true frame, or what was kept if there is none."""
-    last = jnp.maximum(jnp.sum(valid) - 1, 0)
-    return tuple(
-        jnp.where(jnp.any(valid), x[last], old)
-        for old, x in zip(memory.features, x1, strict=True)
-    )
+    kept: Float[Array, "_ h w c"], t: int, valid: Bool[Array, " t"]
+) -> Float[Array, "q h w c"]:
+    """What the queue holds after the last true one of t frames, the newest first."""
+    return jax.lax.dynamic_slice_in_dim(kept, jnp.sum(valid), len(kept) - t)[::-1]
 
 
 def _tracks(detections: Detections, ids: Array, stays: Array, evicted: Array) -> Tracks:

@@ -100,8 +100,9 @@ def terms(
 ) -> dict[str, Term]:
     """Return (sum, count) of each loss over a batch of pairs.
 
-    Only frame 1 is detected in; frame 0 lends its features to the attention and its
-    true boxes, on its raw map (A18), to the track head.
+    Only the current frame is detected in; those before it lend their features to the
+    attention, and the previous one its true boxes, on its raw map (A18), to the track
+    head.
 
     Args:
       pairs: with a leading axis b.
@@ -109,13 +110,12 @@ def terms(
         on the devices.
       thresholds: those of the proposals that the heads learn from.
     """
-    b, _, fh, fw, _ = pairs.frames.shape
-    frames = pairs.frames.reshape(2 * b, fh, fw, 3)
-    levels = model.features(frames, jnp.repeat(pairs.size_hw, 2, axis=0))
-    x0, x1 = (
-        tuple(x.reshape(b, 2, *x.shape[1:])[:, i] for x in levels) for i in (0, 1)
-    )
-    regions = model.regions(model.attended(x0), x1, pairs.size_hw, thresholds)
+    b, f, fh, fw, _ = pairs.frames.shape
+    frames = pairs.frames.reshape(b * f, fh, fw, 3)
+    levels = model.features(frames, jnp.repeat(pairs.size_hw, f, axis=0))
+    levels = tuple(x.reshape(b, f, *x.shape[1:]) for x in levels)
+    attended = model.attend_last(levels, pairs.size_hw, pairs.past)
+    regions = model.regions(attended, pairs.size_hw, thresholds)
     anchor_keys, roi_keys = jax.vmap(jax.random.split, out_axes=1)(keys)
 
     rpn = _rpn(regions, pairs, anchor_keys, model.backbone.multiple, sampling, kinds)
@@ -127,6 +127,7 @@ def terms(
     features = model.pool(regions.levels, rois.boxes, BOX_CELLS)
     box = _box(*model.box_head(features), rois, pairs, kinds)
 
+    x0 = tuple(x[:, -2] for x in levels)
     reference = model.pool(x0, pairs.boxes[:, 0], BOX_CELLS)
     track = _track(
         model.track_head(features), model.track_head(reference), rois, pairs, kinds

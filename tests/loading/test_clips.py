@@ -82,6 +82,7 @@ def test_make_pair_copies_what_needs_no_resizing():
         (2, 5),
         (5,),
         (5, 32, 48),
+        (),
     ]
     assert [x.dtype for x in pair] == [
         np.uint8,
@@ -90,7 +91,9 @@ def test_make_pair_copies_what_needs_no_resizing():
         bool,
         np.int32,
         bool,
+        np.int32,
     ]
+    assert pair.past == 1
     np.testing.assert_array_equal(pair.frames[:, :24, :40], frames)
     assert pair.size_hw.tolist() == [24, 40]
     assert pair.labels.tolist() == [4, 2, 9, 0, 0]

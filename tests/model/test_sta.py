@@ -14,7 +14,7 @@ WHOLE = jnp.array([[H * STRIDE, W * STRIDE]] * 2)
 SIZES = jnp.array([[H * STRIDE, W * STRIDE], [20, 33]])  # the second ends in cell 2, 4
 
 # Compiled whole: one operation at a time takes far longer to compile than to run.
-apply = jax.jit(lambda sta, *given: sta(*given))
+jitted = jax.jit(lambda sta, *given: sta(*given))
 attention = jax.jit(lambda sta, *given: sta.attention(*given), static_argnums=4)
 values = pytest.mark.parametrize("value_source", ["current", "previous"])
 sources = pytest.mark.parametrize("value_source", ["current", "previous", "both"])
@@ -33,9 +33,14 @@ def _maps(seed=0, hw=(H, W)):
     return tuple(jnp.asarray(x, jnp.float32))
 
 
+def apply(sta, x0, x1, sizes, run=jitted):
+    """Eq. 3 of all levels, with one previous frame."""
+    return run(sta, [x[:, None] for x in x0], x1, sizes)
+
+
 def _attended(sta, x0, x1, sizes=SIZES):
     """A of Eq. 2 for one level."""
-    return np.asarray(attention(sta, x0, x1, sizes, STRIDE))
+    return np.asarray(attention(sta, x0[:, None], x1, sizes, STRIDE))
 
 
 def _loops(x0, x1, conv1, conv1_previous, conv2, *, source, axis, scale, gamma):
@@ -92,8 +97,9 @@ def test_weights_of_a_cell_are_those_that_its_values_are_mixed_with(
 ):
     sta = _sta(value_source="previous", normalise=normalise, scale=0.3, prior=prior)
     x0, x1 = _maps()
-    weights = np.asarray(sta.weights(x0, x1, SIZES, STRIDE, jnp.array(cell)))
-    assert weights.shape == (2, H, W)
+    weights = np.asarray(sta.weights(x0[:, None], x1, SIZES, STRIDE, jnp.array(cell)))
+    assert weights.shape == (2, 1, H, W)
+    weights = weights[:, 0]
     mixed = np.einsum("bhw,bhwc->bc", weights, np.asarray(sta.value(x0)))
     want = _attended(sta, x0, x1)[:, cell[0], cell[1]]
     np.testing.assert_allclose(mixed, want, atol=1e-5)
@@ -163,11 +169,13 @@ def test_prior_falls_with_the_distance_and_its_slope_learns():
     sta = _sta(prior=1.0, scale=0.0, value_source="previous")
     np.testing.assert_allclose(np.exp(sta.slope[...]), 0.5, rtol=1e-6)
     x0, x1 = _maps()
-    weights = np.asarray(sta.weights(x0, x1, WHOLE, STRIDE, jnp.array([1, 2])))[0]
+    weights = np.asarray(
+        sta.weights(x0[:, None], x1, WHOLE, STRIDE, jnp.array([1, 2]))
+    )[0, 0]
     y, x = np.mgrid[:H, :W]
     want = np.exp(-0.5 * ((y - 1) ** 2 + (x - 2) ** 2))
     np.testing.assert_allclose(weights, want / want.sum(), rtol=1e-5)
-    grad = jax.grad(lambda sta: (sta([x0], [x1], WHOLE)[0] ** 3).sum())(sta)
+    grad = jax.grad(lambda sta: (sta([x0[:, None]], [x1], WHOLE)[0] ** 3).sum())(sta)
     assert np.abs(grad.slope[...]).min() > 0.01
 
 
@@ -183,7 +191,9 @@ def test_identity_start_gives_the_values_themselves_and_gamma_starts_where_it_is
         rngs=nnx.Rngs(0),
     )
     x0, x1 = _maps()
-    np.testing.assert_allclose(sta([x0], [x1], WHOLE)[0], 0.5 * x0 + x1, atol=1e-6)
+    np.testing.assert_allclose(
+        sta([x0[:, None]], [x1], WHOLE)[0], 0.5 * x0 + x1, atol=1e-6
+    )
 
 
 @values
@@ -270,7 +280,7 @@ def test_a_new_sta_has_gamma_0_yet_gamma_learns():
     x0, x1 = _maps()
 
     def loss(sta):
-        return (sta([x0], [x1], SIZES)[0] ** 3).sum()
+        return (sta([x0[:, None]], [x1], SIZES)[0] ** 3).sum()
 
     grad = jax.jit(jax.grad(loss))(sta)
     np.testing.assert_array_equal(sta.gamma[...], 0)
@@ -293,7 +303,9 @@ def test_levels_share_the_convolutions_and_each_has_its_gamma():
 def test_gradient_reaches_the_previous_frame():
     sta = _sta()
     x0, x1 = _maps()
-    grad = jax.jit(jax.grad(lambda x: (sta([x], [x1], SIZES)[0] ** 2).sum()))(x0)
+    grad = jax.jit(jax.grad(lambda x: (sta([x[:, None]], [x1], SIZES)[0] ** 2).sum()))(
+        x0
+    )
     inside = np.asarray(cells_inside(SIZES, (H, W), STRIDE)).reshape(2, H, W)
     assert (np.abs(grad).max(-1)[inside] > 0).all()
     np.testing.assert_array_equal(np.asarray(grad)[~inside], 0)

@@ -38,7 +38,7 @@ def model():
 @jax.jit
 def run(model, previous, frames, sizes):
     """All that the model says of a batch of frames."""
-    x0 = model.attended(model.features(previous, sizes))
+    x0 = [x[:, None] for x in model.attended(model.features(previous, sizes))]
     levels = model.attend(x0, model.features(frames, sizes), sizes)
     logits, deltas = zip(*(model.rpn(x) for x in levels), strict=True)
     anchors = model.anchors(levels)
@@ -105,7 +105,7 @@ def test_attention_reads_and_writes_its_own_levels_only():
     )
     kept = model.attended(x0)
     assert [x.shape[1:3] for x in kept] == [shapes[3], shapes[1]]
-    got = model.attend(kept, x1, SIZES[:1])
+    got = model.attend([x[:, None] for x in kept], x1, SIZES[:1])
     assert [bool((a != b).any()) for a, b in zip(got, x1, strict=True)] == [
         False,
         True,

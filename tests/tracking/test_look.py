@@ -42,7 +42,7 @@ def test_what_is_added_is_the_difference_that_attention_makes(tracker, frames):
         model.features(jnp.asarray(padded), jnp.array([[62, 96]] * 2))
     )
     x0, x1 = ([x[n : n + 1] for x in maps] for n in (0, 1))
-    new = model.sta(x0, x1, jnp.array([[62, 96]]))
+    new = model.sta([x[:, None] for x in x0], x1, jnp.array([[62, 96]]))
     for level, raw, attended in zip(
         look(tracker, *frames, (1, 1)), x1, new, strict=True
     ):

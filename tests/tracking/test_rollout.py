@@ -145,9 +145,10 @@ def test_two_videos_under_vmap_equal_one_by_one(model, videos):
 def _explicit(model, video, previous):
     """What is found in each frame of a video, given the frame before each."""
     sizes = jnp.broadcast_to(SIZE[None], (len(video), 2))
-    x0 = model.attended(model.features(previous, sizes))
+    x0 = [x[:, None] for x in model.attended(model.features(previous, sizes))]
     x1, thresholds = model.features(video, sizes), tiny_model.THRESHOLDS
-    levels, *_, proposals = model.regions(x0, x1, sizes, thresholds)
+    levels = model.attend(x0, x1, sizes)
+    *_, proposals = model.regions(levels, sizes, thresholds)
     return model.detect(levels, proposals, sizes, thresholds)
 
 

@@ -70,7 +70,8 @@ def every():
 def _inside(model, pairs, keys):
     """What the losses see of a model, by the spec: heads, proposals, drawn RoIs."""
     x0, x1 = (model.features(pairs.frames[:, f], pairs.size_hw) for f in (0, 1))
-    levels = model.attend(model.attended(x0), x1, pairs.size_hw)
+    past = [x[:, None] for x in model.attended(x0)]
+    levels = model.attend(past, x1, pairs.size_hw)
     logits, deltas = zip(*(model.rpn(x) for x in levels), strict=True)
     anchors = model.anchors(levels)
     proposals = model.propose(

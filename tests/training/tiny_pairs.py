@@ -107,7 +107,8 @@ def pair(seed: int, *, present=PRESENT, size_hw=(60, 90)) -> Pair:
             if f == 1:
                 masks[row] = blob
     size = np.array(size_hw, np.int32)
-    return Pair(frames, size, boxes, there, labels.astype(np.int32), masks)
+    past = np.array(1, np.int32)
+    return Pair(frames, size, boxes, there, labels.astype(np.int32), masks, past)
 
 
 def batch(*pairs: Pair) -> Pair:
