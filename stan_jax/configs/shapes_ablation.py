@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 
 from stan_jax.configs import shapes_sta
 
-SETS = ("hard", "blank")
+SETS = ("hard", "blank", "covered")
 STA = "model.sta."
 PLACE = {STA + "value_source": "previous", STA + "prior": 1.0, STA + "scale": 0.1}
 OPEN = PLACE | {STA + "gamma": 1.0}

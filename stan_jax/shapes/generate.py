@@ -54,8 +54,8 @@ def generate(
     Args:
       frames: per video.
       val_frames: per video of val; default: as many.
-      weather: a key of WEATHERS, which spoils about 45 % of the frames; labels stay
-        those of the clean scene; which frames it met stands in SPOILT.
+      weather: a key of WEATHERS, which spoils many of the frames; labels stay those of
+        the clean scene; which frames it met stands in SPOILT.
       progress: called with (videos done, videos in all) after each video.
     Raises: InputError where `folder` holds anything else, or a number is out of range.
     """
@@ -73,7 +73,7 @@ def generate(
         width=width,
         hard=weather == "hard",
     )
-    if weather == "blank":  # the stamps of the others are older than this kind
+    if weather not in ("clear", "hard"):  # stamps are older than the other kinds
         stamp["weather"] = weather
     if seed < 0 or min(*counts, *lengths) < 1 or min(height, width) < 16:
         rule = f"seed >= 0, counts >= 1, sizes >= 16 must hold, got {stamp}"
@@ -100,7 +100,7 @@ def _write_split(
         )
         film = scene.draw(rng, stamp["frames"][s], stamp["height"], stamp["width"])
         video = _video(i, SPLITS[s], film)
-        shown = WEATHERS[weather](bad_luck, film.frames)
+        shown = WEATHERS[weather](bad_luck, film)
         if weather != "clear":
             met = (shown != film.frames).any((1, 2, 3))
             spoilt[video["id"]] = np.flatnonzero(met).tolist()

@@ -1,47 +1,86 @@
-"""Weather: blur, defocus, noise and bars, or nothing to be seen, in short bursts.
+"""Weather: what makes frames of a video hard to read, in bursts of a few frames.
 
-Each burst is one or two frames long and has clean frames on both sides, so what one
-frame hides the frame before it usually shows.
+Clean frames lie on both sides of a burst, so what a frame hides an earlier one shows.
 """
 
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
+from stan_jax.shapes.scene import Film
 
-def spoil(
-    rng: np.random.Generator, frames: UInt8[np.ndarray, "t h w 3"]
-) -> UInt8[np.ndarray, "t h w 3"]:
-    """Return the frames, about 45 % of them hard to read; the others untouched."""
-    spoilt = frames.copy()
-    for t in np.flatnonzero(bursts(rng, len(frames))):
-        frame = frames[t].astype(np.float32)
+LID = 1.15  # size of a lid beside the ellipse around the box of what it covers
+
+
+def clear(rng: np.random.Generator, film: Film) -> UInt8[np.ndarray, "t h w 3"]:
+    """Return the frames as they are."""
+    return film.frames
+
+
+def hard(rng: np.random.Generator, film: Film) -> UInt8[np.ndarray, "t h w 3"]:
+    """Return the frames, about 45 % of them hard to read; the others untouched.
+
+    Blur, defocus, noise and bars, one or two at once.
+    """
+    spoilt = film.frames.copy()
+    for t in np.flatnonzero(bursts(rng, len(spoilt))):
+        frame = spoilt[t].astype(np.float32)
         for kind in rng.choice(len(KINDS), rng.integers(1, 3), replace=False):
             frame = KINDS[kind](rng, frame)
         spoilt[t] = np.clip(frame + 0.5, 0, 255)
     return spoilt
 
 
-def blank(
-    rng: np.random.Generator, frames: UInt8[np.ndarray, "t h w 3"]
-) -> UInt8[np.ndarray, "t h w 3"]:
+def blank(rng: np.random.Generator, film: Film) -> UInt8[np.ndarray, "t h w 3"]:
     """Return the frames, about 45 % of them without a trace of the scene: grey, noise.
 
     What is there then only earlier frames know.
     """
-    spoilt = frames.copy()
-    for t in np.flatnonzero(bursts(rng, len(frames))):
+    spoilt = film.frames.copy()
+    for t in np.flatnonzero(bursts(rng, len(spoilt))):
         grey = rng.uniform(60, 190)
-        noise = rng.normal(0, 12, frames.shape[1:])
+        noise = rng.normal(0, 12, spoilt.shape[1:])
         spoilt[t] = np.clip(grey + noise, 0, 255)
     return spoilt
 
 
-def bursts(rng: np.random.Generator, frames: int) -> Bool[np.ndarray, " t"]:
-    """True where a frame is spoilt: runs of 1 or 2 between clean runs of 1 to 3."""
+def covered(rng: np.random.Generator, film: Film) -> UInt8[np.ndarray, "t h w 3"]:
+    """Return the frames, in most of which a plain lid hides what each object is.
+
+    Lids show where the objects are, and in their mean colour which is which; of what
+    class they are only an earlier frame tells. They stay for 2 to 5 frames, between 1
+    or 2 without.
+    """
+    spoilt = film.frames.copy()
+    y, x = np.mgrid[: spoilt.shape[1], : spoilt.shape[2]] + 0.5
+    closed, open_ = ([2, 3, 4, 5], [0.25] * 4), ([1, 2], [0.5, 0.5])
+    for t in np.flatnonzero(bursts(rng, len(spoilt), closed, open_)):
+        for row in range(1, len(film.labels) + 1):
+            seen = film.ids[t] == row
+            if not seen.any():
+                continue
+            ys, xs = np.flatnonzero(seen.any(1)), np.flatnonzero(seen.any(0))
+            away = sum(
+                ((at - (low + high) / 2) / ((high - low) / 2)) ** 2
+                for at, low, high in ((y, ys[0], ys[-1] + 1), (x, xs[0], xs[-1] + 1))
+            )
+            spoilt[t][away < 2 * LID**2] = film.frames[t][seen].mean(0)
+    return spoilt
+
+
+Lengths = tuple[list[int], list[float]]  # of runs, and how likely each is
+
+
+def bursts(
+    rng: np.random.Generator,
+    frames: int,
+    spoilt: Lengths = ([1, 2], [0.65, 0.35]),
+    clean: Lengths = ([1, 2, 3], [0.5, 0.35, 0.15]),
+) -> Bool[np.ndarray, " t"]:
+    """True where a frame is spoilt: spoilt runs between clean ones."""
     runs: list[bool] = []
     while len(runs) < frames + 6:
-        runs += [True] * int(rng.choice([1, 2], p=[0.65, 0.35]))
-        runs += [False] * int(rng.choice([1, 2, 3], p=[0.5, 0.35, 0.15]))
+        runs += [True] * int(rng.choice(spoilt[0], p=spoilt[1]))
+        runs += [False] * int(rng.choice(clean[0], p=clean[1]))
     start = rng.integers(6)  # so that first frames are spoilt like any other
     return np.array(runs[start : start + frames])
 
@@ -87,7 +126,7 @@ def _bars(
 
 
 KINDS = (_motion_blur, _defocus, _noise, _bars)
-WEATHERS = {"clear": lambda rng, frames: frames, "hard": spoil, "blank": blank}
+WEATHERS = {"clear": clear, "hard": hard, "blank": blank, "covered": covered}
 
 
 def _mean_of_shifts(

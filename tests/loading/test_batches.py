@@ -69,6 +69,25 @@ def test_pairs_show_what_the_folder_holds(make_folder):
         np.testing.assert_array_equal(pair.masks[b, 0], mask)
 
 
+def test_more_frames_lead_up_to_the_previous_one_and_leave_the_rest_as_it_is(
+    make_folder,
+):
+    dataset = _load(make_folder())
+    for plain, longer in zip(
+        _take(_pairs(dataset, gap="previous"), 6),
+        _take(_pairs(dataset, gap="previous", frames=4), 6),
+        strict=True,
+    ):
+        _same(longer._replace(frames=longer.frames[:, 2:], past=plain.past), plain)
+        for b, (video, t0, t1) in enumerate(_keys(plain)):
+            want = [] if t0 == t1 else list(range(t0))[-2:]
+            assert longer.past[b] == 1 + len(want)
+            blank = 2 - len(want)
+            assert not longer.frames[b, :blank].any()
+            got = [tiny_sets.whose(frame) for frame in longer.frames[b, blank:2]]
+            assert got == [(video, t) for t in want]
+
+
 def test_pairs_restored_give_the_very_next_batch(make_folder):
     dataset = _load(make_folder(videos=FOUR))
     first = _pairs(dataset, num_threads=2)

@@ -41,6 +41,21 @@ def test_reference_frame_is_uniform_and_follows_its_generator():
     assert np.abs(counts - 1000).max() < 4 * np.sqrt(1000)
 
 
+@pytest.mark.parametrize(
+    ("t", "reference", "want"),
+    [
+        (6, 5, [4, 3, 2]),
+        (6, 3, [2, 1, 0]),
+        (3, 2, [1, 0]),  # the video begins
+        (6, 8, [9]),  # of a reference that comes later: on to the end
+        (4, 4, []),
+    ],
+)
+def test_older_frames_lead_up_to_the_reference(t, reference, want):
+    assert clips.older_frames(t, reference, 10, 3) == want
+    assert clips.older_frames(t, reference, 10, 0) == []
+
+
 @pytest.mark.parametrize("new_hw", [(3, 4), (5, 9), (2, 2), (7, 9), (10, 20), (1, 1)])
 def test_resize_mask_takes_the_pixel_that_opencv_takes(new_hw):
     mask = np.random.default_rng(1).random((7, 9)) < 0.5

@@ -109,19 +109,24 @@ def test_weights_of_a_cell_are_those_that_its_values_are_mixed_with(
         np.testing.assert_allclose(weights.sum((1, 2)), 1, rtol=1e-5)
 
 
-def _looped(sta, x0, x1):
+def _looped(sta, past, x1, known=1):
     """A of Eq. 2 of one frame with every choice of the class, cell by cell."""
     conv1, conv2 = (
         (np.asarray(c.kernel[...], np.float64)[0, 0], np.asarray(c.bias[...]))
         for c in (sta.embed, sta.value)
     )
     cells = [(y, x) for y, x in np.ndindex(H, W)]
-    keys = {
-        "current": [(x0, x1)],
-        "previous": [(x0, x0)],
-        "both": [(x0, x0), (x1, x1)],
-    }[sta.value_source]
-    looked = [(k[p] @ conv1[0] + conv1[1], v[p], p) for k, v in keys for p in cells]
+    ages = np.zeros(9) if sta.age is None else np.asarray(sta.age[...][0], np.float64)
+    looked = [
+        (x0[p] @ conv1[0] + conv1[1], (x1 if sta.value_source == "current" else x0)[p])
+        + (p, age)
+        for x0, age in zip(past[:known], ages, strict=False)
+        for p in cells
+    ]
+    if sta.value_source == "both":
+        looked += [
+            (x1[p] @ conv1[0] + conv1[1], x1[p], p, ages[len(past)]) for p in cells
+        ]
     cost = 0.0 if sta.slope is None else np.exp(float(sta.slope[...][0]))
     d, c = D // sta.heads, C // sta.heads
     result = np.zeros((H, W, C))
@@ -132,15 +137,16 @@ def _looped(sta, x0, x1):
                 [
                     sta.scale * (key[ks] @ (x1[q] @ conv1[0] + conv1[1])[ks])
                     - cost * ((p[0] - q[0]) ** 2 + (p[1] - q[1]) ** 2)
+                    + age
                     for q in cells
                 ]
-                for key, _, p in looked
+                for key, _, p, age in looked
             ]
         )
         e = np.exp(logits - logits.max())
         cor = e / e.sum(0 if sta.normalise == "source" else 1, keepdims=True)
         for j, q in enumerate(cells):
-            for i, (_, value, _) in enumerate(looked):
+            for i, (_, value, _, _) in enumerate(looked):
                 result[q][cs] += (value @ conv2[0] + conv2[1])[cs] * cor[i, j]
     return result
 
@@ -153,16 +159,42 @@ def _looped(sta, x0, x1):
         dict(heads=3),
         dict(heads=3, prior=2.0, value_source="both", scale=0.3),
         dict(value_source="both", normalise="target"),
+        dict(frames=3),
+        dict(frames=3, value_source="previous", normalise="target", scale=0.5),
+        dict(frames=3, value_source="both", prior=1.5, heads=3),
     ],
     ids=str,
 )
 def test_every_choice_equals_its_loop(choices):
     sta = _sta(**choices)
-    x0, x1 = _maps()
-    got = _attended(sta, x0, x1, WHOLE)
+    if sta.age is not None:
+        sta.age[...] = jnp.asarray([[0.3, -0.8, 1.1, 0.5]])[:, : sta.age.shape[1]]
+    past = jnp.stack([_maps(seed)[0] for seed in range(sta.frames)], 1)
+    _, x1 = _maps()
+    known = jnp.array([[True, True, True], [True, True, False]])[:, : sta.frames]
+    got = attention(sta, past, x1, WHOLE, STRIDE, known)
     for b in range(2):
-        want = _looped(sta, *(np.asarray(x[b], np.float64) for x in (x0, x1)))
+        x = (np.asarray(x[b], np.float64) for x in (past, x1))
+        want = _looped(sta, *x, known=int(known[b].sum()))
         np.testing.assert_allclose(got[b], want, atol=1e-5)
+
+
+def test_weights_of_several_frames_are_of_each_of_them_and_ages_learn():
+    sta = _sta(frames=2, value_source="previous")
+    sta.age[...] = jnp.asarray([[0.0, 0.9]])
+    (x0, x1), (older, _) = _maps(), _maps(1)
+    past = jnp.stack([x0, older], 1)
+    known = jnp.array([[True, True], [True, False]])
+    cell = jnp.array([1, 2])
+    weights = sta.weights(past, x1, WHOLE, STRIDE, cell, known)
+    assert weights.shape == (2, 2, H, W)
+    mixed = jnp.einsum("bqhw,bqhwc->bc", weights, sta.value(past))
+    want = attention(sta, past, x1, WHOLE, STRIDE, known)[:, 1, 2]
+    np.testing.assert_allclose(mixed, want, atol=1e-5)
+    assert not weights[1, 1].any()
+    assert weights[0].sum((1, 2)).min() > 0.05
+    grad = jax.grad(lambda sta: (sta([past], [x1], WHOLE, known)[0] ** 3).sum())(sta)
+    assert np.abs(grad.age[...]).min() > 0.01
 
 
 def test_prior_falls_with_the_distance_and_its_slope_learns():
@@ -338,6 +370,8 @@ def test_cells_inside_are_those_whose_first_pixel_is():
         dict(heads=2),  # of 3 key channels
         dict(heads=0),
         dict(prior=0.0),
+        dict(frames=0),
+        dict(stored="both"),
     ],
 )
 def test_settings_outside_their_choices_are_refused(wrong):

@@ -115,6 +115,21 @@ def test_attention_reads_and_writes_its_own_levels_only():
     ]
 
 
+@pytest.mark.parametrize(("past", "frames"), [(3, 2), (2, 2), (1, 3), (3, 3)])
+@pytest.mark.parametrize("stored", ["raw", "attended"])
+def test_the_last_of_several_frames_is_attended_as_in_a_walk(stored, past, frames):
+    sta = dict(key_channels=4, strides=(8, 32), value_source="previous")
+    model = tiny_model.build(sta=sta | dict(frames=frames, stored=stored))
+    rng = np.random.default_rng(0)
+    shapes = ((16, 24), (8, 12), (4, 6), (2, 3), (1, 2))
+    x = [jnp.asarray(rng.normal(size=(1, 4, *hw, 16)), jnp.float32) for hw in shapes]
+    video = [level[:, -1 - past :] for level in x]  # what of the frames is of it
+    walked, _ = model.walk(model.empty_past(x), video, SIZES[:1], jnp.zeros(1, int))
+    got = model.attend_last(x, SIZES[:1], jnp.array([past]))
+    for a, b in zip(got, walked, strict=True):
+        np.testing.assert_allclose(a, b[:, -1], atol=1e-5)
+
+
 def test_a_batch_is_its_frames_one_by_one(model):
     previous, frames = _frames(4)
     _, proposals, found = run(model, previous, frames, SIZES)

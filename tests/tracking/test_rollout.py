@@ -168,6 +168,67 @@ def test_each_frame_attends_to_the_raw_one_before_and_the_first_to_itself(
     assert (np.abs(other.scores - found.scores).max(1)[1:] > 1e-3).all()
 
 
+# A13 and A14: what the queue keeps, and of how many frames.
+queues = pytest.mark.parametrize(
+    "queue",
+    [
+        dict(frames=2, value_source="previous"),
+        dict(frames=3, value_source="both", stored="attended"),
+        dict(stored="attended"),
+    ],
+    ids=str,
+)
+
+
+def _with_queue(queue):
+    sta = tiny_model.SETTINGS["sta"] | queue
+    model = tiny_model.build(sta=sta)
+    if model.sta.age is not None:
+        ages = jnp.linspace(0.5, -0.5, model.sta.age.shape[1])
+        model.sta.age[...] = jnp.broadcast_to(ages, model.sta.age.shape)
+    return model
+
+
+@queues
+def test_a_longer_queue_is_the_same_frame_by_frame_and_however_it_is_cut(queue, videos):
+    model = _with_queue(queue)
+    memory, tracks = _clips(model, videos[0], 4, 2)
+    for other_memory, other in (
+        _steps(model, videos[0]),
+        _clips(model, videos[0], 1, 3, 2),
+    ):
+        _agree(other, tracks)
+        _memories_agree(other_memory, memory)
+
+
+@queues
+def test_a_longer_queue_holds_what_equation_3_gives_of_the_frames_before(queue, videos):
+    model, video = _with_queue(queue), videos[0][:4]
+    memory, _ = _clips(model, video, 3, 1)
+    raw = [model.attended(model.features(frame[None], SIZE[None])) for frame in video]
+    sizes, q = SIZE[None], model.sta.frames
+    stored: list[Any] = []  # the newest first
+    for x in raw:
+        past = [y for _, y in zip(range(q), stored or [x], strict=False)]
+        known = jnp.arange(q)[None] < len(past)
+        past += [jax.tree.map(jnp.zeros_like, x)] * (q - len(past))
+        levels = [jnp.stack(level, 1) for level in zip(*past, strict=True)]
+        new = model.sta(levels, x, sizes, known)
+        stored.insert(0, x if model.sta.stored == "raw" else new)
+    for level, held in enumerate(memory.features):
+        want = [x[level][0] for x in stored[:q]]
+        np.testing.assert_allclose(held, jnp.stack(want), atol=2e-3)
+
+
+def test_a_queue_of_attended_maps_remembers_more_than_one_frame(videos):
+    other = videos[0].at[0].set(videos[1][0])
+    for stored, differs in (("raw", False), ("attended", True)):
+        model = _with_queue(dict(stored=stored, value_source="previous"))
+        (_, got), (_, want) = (_clips(model, v, 4) for v in (other, videos[0]))
+        assert (got.scores[1] != want.scores[1]).any()
+        assert bool((got.scores[2] != want.scores[2]).any()) == differs
+
+
 def test_a_new_video_does_not_see_the_features_of_the_last(model, videos):
     fresh = _start(model)
     stale, _ = _clips(model, videos[0], T)

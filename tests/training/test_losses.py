@@ -296,6 +296,30 @@ def test_losses_of_a_batch_are_the_sums_of_its_pairs(few, two):
         np.testing.assert_allclose(together, sum(alone), rtol=1e-5, err_msg=name)
 
 
+@pytest.mark.parametrize("stored", ["raw", "attended"])
+def test_losses_of_a_longer_pair_see_its_older_frames_if_there_are_any(stored):
+    sta = tiny_model.SETTINGS["sta"] | dict(frames=2, stored=stored)
+    model = tiny_pairs.model(sta=sta | dict(value_source="previous"))
+    pair = tiny_pairs.pair(0)
+    sampling = FEW._replace(rois=4, positive_rois=1)
+
+    @jax.jit
+    def run(pairs):
+        return _terms(model, pairs, KEYS[:1], sampling=sampling)["rpn_score"][0]
+
+    rng, loss = np.random.default_rng(0), {}
+    for seed in range(2):
+        older = rng.integers(0, 255, (1, *pair.frames.shape[1:])).astype(np.uint8)
+        frames = np.concatenate([older, pair.frames])
+        for past in (1, 2):
+            given = pair._replace(frames=frames, past=np.array(past, np.int32))
+            loss[seed, past] = float(run(tiny_pairs.batch(given)))
+    assert loss[0, 1] == loss[1, 1]
+    plain = float(run(tiny_pairs.batch(pair)))
+    np.testing.assert_allclose(loss[0, 1], plain, rtol=1e-5)
+    assert abs(loss[0, 2] - loss[1, 2]) > 1e-3 * plain
+
+
 def test_losses_follow_the_key(few, two):
     pairs, terms, _ = two
     other, _ = few(tiny_pairs.batch(*pairs), jax.random.split(jax.random.key(4), 2))
