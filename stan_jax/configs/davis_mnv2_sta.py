@@ -58,6 +58,7 @@ def get_config() -> ConfigDict:
             share_embed=True,  # A8
             scale=1.0,  # A9
             prior=placeholder(float),  # A22, none
+            reach=placeholder(int),  # A22, everywhere
             gamma=0.0,  # A10
             value_start="he",  # A7
             heads=1,  # A6

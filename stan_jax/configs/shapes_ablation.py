@@ -44,12 +44,14 @@ VARIANTS: dict[str, dict[str, Any]] = {  # what differs from the paper
     "two_frames": {STA + "frames": 2, "data.frames": 3},  # A14
     "attended_queue": {STA + "stored": "attended", "data.frames": 3},  # A13
     "average": {"run.average": 0.999},
+    "near": {STA + "reach": 2},  # A22
     # one upon the other
     "place": PLACE,  # A2, A9, A22
     "open": OPEN,  # A10
     "identity": IDENTITY,  # A7
     "finest": FINEST,  # A4
     "both": FINEST | {STA + "value_source": "both"},  # A2
+    "finest_near": FINEST | {STA + "reach": 2},  # A22
     "queue": FINEST | {STA + "frames": 2, "data.frames": 3},  # A14
     "queue_both": FINEST
     | {STA + "value_source": "both", STA + "frames": 2, "data.frames": 3},

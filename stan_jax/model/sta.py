@@ -31,6 +31,8 @@ class SpatioTemporalAttention(nnx.Module):
       scale: factor on the logits, 1 as printed (A9).
       prior: width in cells of a prior on place, which each level then learns: logits
         fall with the squared distance of the cells; None, as printed, has none (A22).
+      reach: a cell looks at cells so many rows and columns away at most, which with a
+        prior of that size is far cheaper and the same; None, as printed: at all (A22).
       gamma: where gamma starts (A10).
       value_start: "he" starts Conv2 as any convolution, "identity" lets the values be
         the features themselves, at first (A7).
@@ -52,6 +54,7 @@ class SpatioTemporalAttention(nnx.Module):
         share_embed: bool = True,
         scale: float = 1.0,
         prior: float | None = None,
+        reach: int | None = None,
         gamma: float = 0.0,
         value_start: Literal["he", "identity"] = "he",
         heads: int = 1,
@@ -73,10 +76,13 @@ class SpatioTemporalAttention(nnx.Module):
             raise InputError("heads", "", rule)
         if prior is not None and not prior > 0:
             raise InputError("prior", "", f"must be above 0 cells, is {prior}")
+        if reach is not None and (reach < 1 or normalise != "source"):
+            rule = "must be at least 1 cell, of a softmax over the source cells"
+            raise InputError("reach", "", f"{rule}, is {reach} of the {normalise}")
         if frames < 1:
             raise InputError("frames", "", f"must be at least 1, is {frames}")
         self.strides, self.heads = tuple(strides), heads
-        self.frames, self.stored = frames, stored
+        self.frames, self.stored, self.reach = frames, stored, reach
         self.value_source, self.normalise = value_source, normalise
         self.share_embed, self.scale = share_embed, scale
         self.embed = conv(channels, key_channels, 1, rngs=rngs)  # Conv1
@@ -179,6 +185,18 @@ class SpatioTemporalAttention(nnx.Module):
         key, mask = jnp.concatenate(keys, 1), jnp.concatenate(masks, 1)
         query, key, values = (_split(x, self.heads) for x in (query, key, values))
         mask, query_mask = (jnp.repeat(x, self.heads, axis=0) for x in (mask, inside))
+        if self.reach is not None:
+            maps = (-1, key.shape[1] // query.shape[1], *level_hw)
+            attended = attention.attend_near(
+                query.reshape(-1, *level_hw, query.shape[-1]),
+                key.reshape(*maps, key.shape[-1]),
+                values.reshape(*maps, values.shape[-1]),
+                self._bias(level, maps[1], self.reach),
+                mask.reshape(maps),
+                query_mask.reshape(-1, *level_hw),
+                scale=self.scale,
+            )
+            return _joined(attended.reshape(*query.shape[:2], -1), self.heads)
         scale, precision = self.scale, None
         terms = []
         if self.slope is not None:
@@ -201,6 +219,17 @@ class SpatioTemporalAttention(nnx.Module):
             precision=precision,
         )
         return _joined(attended, self.heads)
+
+    def _bias(self, level: int, maps: int, reach: int) -> Float[Array, "q side side"]:
+        """What prior and ages add to the logits of near cells."""
+        side = 2 * reach + 1
+        bias = jnp.zeros((maps, side, side), jnp.float32)
+        if self.slope is not None:
+            away = np.indices((side, side), np.float32) - reach
+            bias -= jnp.exp(self.slope[...][level]) * (away**2).sum(0)[None]
+        if self.age is not None:
+            bias += self.age[...][level][:, None, None]
+        return bias
 
 
 def _place(level_hw: tuple[int, int], cost):

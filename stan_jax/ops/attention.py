@@ -1,10 +1,12 @@
 """Attention in linear memory: cells of one set gather values from another."""
 
+import functools
 from functools import partial
 from typing import Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float
 
 _AXIS = {"source": 1, "target": 2}  # of the map [b i j]
@@ -92,3 +94,74 @@ def _split(arrays, num_blocks: int):
         return x.reshape(x.shape[0], num_blocks, size, *x.shape[2:]).swapaxes(0, 1)
 
     return jax.tree.map(split, arrays)
+
+
+def attend_near(
+    query: Float[Array, "b h w d"],
+    key: Float[Array, "b q h w d"],
+    value: Float[Array, "b q h w c"],
+    bias: Float[Array, "q side side"],
+    mask: Bool[Array, "b q h w"],
+    query_mask: Bool[Array, "b h w"],
+    *,
+    scale: float = 1.0,
+    block: int | None = None,
+) -> Float[Array, "b h w c"]:
+    """As `attend`, but a cell looks at the square of cells around its own place alone.
+
+    Far less work than all cells with all, where what is far away has no weight anyway.
+
+    Args:
+      key, value: of q maps, which share one softmax.
+      bias: what is added to the logits of each map and shift; its side is odd.
+      mask, query_mask: as of `attend`.
+      block: rows of cells that are looked from at once, else about 2^22 logits' worth.
+    """
+    (b, h, w, _), (q, side, _) = query.shape, bias.shape
+    reach, most = side // 2, block or max(1, 2**22 // (b * q * side * w * w))
+    size = min(most, h)
+    num_blocks = -(-h // size)
+    below = num_blocks * size - h
+    query = jnp.pad(query, ((0, 0), (0, below), (0, 0), (0, 0)))
+    edge = ((0, 0), (0, 0), (reach, below + reach), (0, 0))
+    key, value = (jnp.pad(x, (*edge, (0, 0))) for x in (key, value))
+    mask = jnp.pad(mask, edge)
+
+    away = np.arange(w)[None] - np.arange(w)[:, None] + reach  # of two columns
+    near = (away >= 0) & (away < side)
+    bias = bias[:, :, np.clip(away, 0, side - 1)]  # [q side w w]
+    bias = bias.reshape(1, 1, q * side, w, w).swapaxes(2, 3)
+
+    def shifts(maps):
+        """Each map as it lies for a cell that looks so many rows away."""
+        return [maps[:, n, y : y + size] for n in range(q) for y in range(side)]
+
+    def rows(given):
+        # Each row of cells with each of `side` whole rows, as products of matrices.
+        query, key, value, mask = given
+        products = [
+            jnp.einsum("bhxd,bhyd->bhxy", query, x, preferred_element_type=jnp.float32)
+            for x in shifts(key)
+        ]
+        there = jnp.stack(shifts(mask), 2)[:, :, None] & near[None, None, :, None]
+        logits = scale * jnp.stack(products, 3) + bias
+        weight = jax.nn.softmax(logits, axis=(3, 4), where=there).astype(value.dtype)
+        terms = (
+            jnp.einsum("bhxy,bhyc->bhxc", weight[:, :, :, n], x)
+            for n, x in enumerate(shifts(value))
+        )
+        return functools.reduce(jnp.add, terms)
+
+    if num_blocks == 1:
+        result = rows((query, key, value, mask))
+        return jnp.where(query_mask[..., None], result, 0)
+    starts = range(0, h, size)
+    blocks = jnp.stack([query[:, y : y + size] for y in starts])
+    wide = (
+        jnp.stack([x[:, :, y : y + size + 2 * reach] for y in starts])
+        for x in (key, value, mask)
+    )
+    # As in `attend`, the backward pass makes each block of the map again.
+    result = jax.lax.map(jax.checkpoint(rows), (blocks, *wide))
+    result = result.swapaxes(0, 1).reshape(b, -1, w, value.shape[-1])[:, :h]
+    return jnp.where(query_mask[..., None], result, 0)

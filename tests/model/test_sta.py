@@ -128,6 +128,7 @@ def _looped(sta, past, x1, known=1):
             (x1[p] @ conv1[0] + conv1[1], x1[p], p, ages[len(past)]) for p in cells
         ]
     cost = 0.0 if sta.slope is None else np.exp(float(sta.slope[...][0]))
+    reach = sta.reach or 99
     d, c = D // sta.heads, C // sta.heads
     result = np.zeros((H, W, C))
     for head in range(sta.heads):
@@ -138,6 +139,7 @@ def _looped(sta, past, x1, known=1):
                     sta.scale * (key[ks] @ (x1[q] @ conv1[0] + conv1[1])[ks])
                     - cost * ((p[0] - q[0]) ** 2 + (p[1] - q[1]) ** 2)
                     + age
+                    - 1e9 * (max(abs(p[0] - q[0]), abs(p[1] - q[1])) > reach)
                     for q in cells
                 ]
                 for key, _, p, age in looked
@@ -162,6 +164,9 @@ def _looped(sta, past, x1, known=1):
         dict(frames=3),
         dict(frames=3, value_source="previous", normalise="target", scale=0.5),
         dict(frames=3, value_source="both", prior=1.5, heads=3),
+        dict(reach=1),
+        dict(reach=2, value_source="previous", prior=1.0, frames=3),
+        dict(reach=1, value_source="both", prior=1.5, heads=3, frames=2, scale=0.3),
     ],
     ids=str,
 )
@@ -274,9 +279,17 @@ def test_the_order_of_current_cells_moves_the_result_along():
     np.testing.assert_allclose(got, want[:, order], atol=2e-6)
 
 
-@pytest.mark.parametrize("more", [{}, dict(heads=3, prior=1.0)])
+@pytest.mark.parametrize(
+    ("normalise", "more"),
+    [
+        ("source", {}),
+        ("target", {}),
+        ("source", dict(heads=3, prior=1.0)),
+        ("target", dict(heads=3, prior=1.0)),
+        ("source", dict(reach=2)),
+    ],
+)
 @sources
-@axes
 def test_cells_in_the_padding_take_no_part(normalise, value_source, more):
     sta = _sta(normalise=normalise, value_source=value_source, **more)
     inside = np.asarray(cells_inside(SIZES, (H, W), STRIDE)).reshape(2, H, W, 1)
@@ -372,6 +385,7 @@ def test_cells_inside_are_those_whose_first_pixel_is():
         dict(prior=0.0),
         dict(frames=0),
         dict(stored="both"),
+        dict(reach=0),
     ],
 )
 def test_settings_outside_their_choices_are_refused(wrong):

@@ -1,5 +1,6 @@
 import re
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -218,3 +219,97 @@ def test_only_large_maps_are_cut_and_no_block_is_too_large(normalise):
     assert loop(3840) == ["15"]  # 273 rows are 2^20 entries, 14 of them too few
     assert loop(100, 100) == []
     assert loop(101, 100) == ["2"]
+
+
+# ---- near cells
+
+
+def _maps(seed, q=2, h=7, w=9, side=3):
+    """query, key, value, bias and masks of q maps."""
+    keys = jax.random.split(jax.random.key(seed), 6)
+    shapes = (2, h, w, 5), (2, q, h, w, 5), (2, q, h, w, 6), (q, side, side)
+    arrays = [jax.random.normal(k, s) for k, s in zip(keys, shapes, strict=False)]
+    masks = [
+        jax.random.bernoulli(k, 0.7, s)
+        for k, s in zip(keys[4:], ((2, q, h, w), (2, h, w)), strict=True)
+    ]
+    return *arrays, *masks
+
+
+def _near_loop(query, key, value, bias, mask, query_mask, scale):
+    arrays = (np.asarray(x, np.float64) for x in (query, key, value, bias))
+    query, key, value, bias = arrays
+    result = np.zeros((*query.shape[:3], value.shape[-1]))
+    (h, w), (q, side, _) = query.shape[1:3], bias.shape
+    for b, y, x in np.argwhere(query_mask):
+        seen = [
+            (n, y + dy - side // 2, x + dx - side // 2, bias[n, dy, dx])
+            for n, dy, dx in np.ndindex(q, side, side)
+        ]
+        seen = [
+            (n, v, u, more)
+            for n, v, u, more in seen
+            if 0 <= v < h and 0 <= u < w and mask[b, n, v, u]
+        ]
+        e = [
+            np.exp(scale * key[b, n, v, u] @ query[b, y, x] + more)
+            for n, v, u, more in seen
+        ]
+        for share, (n, v, u, _) in zip(e, seen, strict=True):
+            result[b, y, x] += share / sum(e) * value[b, n, v, u]
+    return result
+
+
+# Whole, rows that divide 7 not at all, single rows, more than there are.
+@pytest.mark.parametrize("block", [None, 3, 1, 20])
+@pytest.mark.parametrize("side", [3, 5])
+def test_attend_near_matches_loops(side, block):
+    given = _maps(0, side=side)
+    run = jax.jit(partial(attention.attend_near, scale=0.7, block=block))
+    np.testing.assert_allclose(run(*given), _near_loop(*given, 0.7), atol=3e-6)
+
+
+def test_attend_near_with_a_square_larger_than_the_map_is_attend():
+    query, key, value, bias, mask, query_mask = _maps(1, side=19)
+    cells = [x.reshape(2, -1, x.shape[-1]) for x in (query, key, value)]
+    masks = mask.reshape(2, -1), query_mask.reshape(2, -1)
+    want = attend(*cells, masks[0], query_mask=masks[1], scale=0.5)
+    flat = jnp.zeros_like(bias)
+    got = attention.attend_near(query, key, value, flat, mask, query_mask, scale=0.5)
+    np.testing.assert_allclose(got.reshape(want.shape), want, atol=1e-5)
+
+
+def test_attend_near_in_blocks_has_the_same_gradient_and_none_where_masked():
+    *given, mask, query_mask = _maps(2)
+    mask = mask.at[0].set(False)  # not a single key in the first of the batch
+
+    def gradient(block):
+        run = partial(attention.attend_near, scale=0.7, block=block)
+        cubes = jax.grad(
+            lambda *x: (run(*x, mask, query_mask) ** 3).sum(), (0, 1, 2, 3)
+        )
+        return jax.jit(cubes)(*given)
+
+    whole, cut = gradient(None), gradient(2)
+    for a, b in zip(whole, cut, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-4)
+        assert np.isfinite(a).all()
+        assert np.abs(a).max() > 0.1
+    hidden = ~np.asarray(mask)
+    assert not np.asarray(whole[1])[hidden].any()
+    assert not np.asarray(whole[2])[hidden].any()
+
+
+def test_attend_near_takes_far_less_than_all_cells_with_all():
+    h, w, d, c, side = 96, 160, 32, 256, 5
+    shapes = (1, h, w, d), (1, 1, h, w, d), (1, 1, h, w, c), (1, side, side)
+    given = [jax.ShapeDtypeStruct(s, jnp.float32) for s in shapes]
+    given += [jax.ShapeDtypeStruct(s, bool) for s in ((1, 1, h, w), (1, h, w))]
+    compiled = jax.jit(attention.attend_near).lower(*given).compile()
+    everything = 2 * (h * w) ** 2 * (d + c)  # products of all cells with all
+    cost: Any = compiled.cost_analysis()
+    assert cost["flops"] < 0.06 * everything
+    squares = jax.grad(lambda *x: (attention.attend_near(*x) ** 2).sum(), (0, 1, 2, 3))
+    backward = jax.jit(squares).lower(*given).compile()
+    for run, most in ((compiled, 130e6), (backward, 200e6)):
+        assert tiny_model.temporary_bytes(run) < most
