@@ -3,14 +3,33 @@
 `original` is youtubevos/MaskTrackRCNN, `openmmlab` mmdet 3 and mmtracking (and, but for
 what it trains with, detectron2), `torchvision` its Mask R-CNN. Source: masktrack_rcnn,
 mmdet and torchvision as published; CHOICES.md says where we differ.
+
+ATTENTION names the choices that the paper leaves open: `paper` as printed, `best` as
+measured.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from stan_jax.errors import InputError
 from stan_jax.model.stan import Conventions, Thresholds
 from stan_jax.tracking.memory import Association, MatchWeights
 from stan_jax.training.losses import LossKinds, Sampling
+
+# What differs from the settings as printed, by the setting's name in a config.
+ATTENTION: dict[str, dict[str, Any]] = {
+    "paper": {},
+    "best": {
+        "model.sta.value_source": "previous",  # A2
+        "model.sta.strides": (4, 8, 16, 32, 64),  # A4
+        "model.sta.value_start": "identity",  # A7
+        "model.sta.scale": 0.1,  # A9
+        "model.sta.gamma": 1.0,  # A10
+        "model.sta.frames": 2,  # A14
+        "model.sta.prior": 1.0,  # A22
+        "model.sta.reach": 2,  # A22
+        "data.frames": 3,  # A14
+    },
+}
 
 MATCH_COEFF = MatchWeights(score=1.0, iou=2.0, label=10.0)
 
@@ -176,6 +195,17 @@ def get(name: str) -> Preset:
         rule = f"must be one of {', '.join(PRESETS)}, is '{name}'"
         raise InputError("preset", "", rule)
     return PRESETS[name]
+
+
+def attention(name: str) -> dict[str, Any]:
+    """Return what a preset of the attention changes, by name.
+
+    Raises: InputError for a name that is none.
+    """
+    if name not in ATTENTION:
+        rule = f"must be one of {', '.join(ATTENTION)}, is '{name}'"
+        raise InputError("attention", "", rule)
+    return ATTENTION[name]
 
 
 def name_of(conventions: Conventions) -> str:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import pytest
 from flax import nnx
 
+from stan_jax import presets
 from stan_jax.configs import ovis_r50_sta, shapes_ablation
 from stan_jax.model.build import architecture, assemble, build
 from stan_jax.model.stan import Thresholds
@@ -41,6 +42,25 @@ def test_command_that_opens_a_config_needs_no_weights_that_are_not_there(module)
 def test_config_refuses_an_unknown_start():
     with pytest.raises(ValueError, match="'scratch' or one of original, .* is 'zero'"):
         ovis_r50_sta.get_config("zero")
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if n.endswith("_sta")])
+def test_every_config_of_stan_has_both_presets_of_the_attention(name):
+    module = importlib.import_module(f"stan_jax.configs.{name}")
+    start = "scratch-" if "r50" in name else ""
+    paper, best = (
+        module.get_config(f"{start}{preset}").to_dict() for preset in ("paper", "best")
+    )
+    for path, value in presets.ATTENTION["best"].items():
+        *sections, key = path.split(".")
+        printed, taken = paper, best
+        for section in sections:
+            printed, taken = printed[section], taken[section]
+        assert printed.pop(key) != value
+        assert taken.pop(key) == value
+    assert paper == best
+    with pytest.raises(ValueError, match="one of paper, best, is 'worst'"):
+        module.get_config(f"{start}worst")
 
 
 def test_config_sections_bind_to_signatures(module):

@@ -12,10 +12,12 @@ Sources: [M] MaskTrackRCNN config, [O] our choice.
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
+from stan_jax import presets
+
 DATA = "../shared/data"
 
 
-def get_config() -> ConfigDict:
+def get_config(attention: str = "paper") -> ConfigDict:
     c = ConfigDict()
     c.seed = 0
     c.init_from = f"{DATA}/pretrained/mobilenetv2_imagenet.npz"
@@ -142,4 +144,6 @@ def get_config() -> ConfigDict:
         overlays=4,  # videos that eval.py draws
         overlay_score=0.4,  # what it draws of them
     )
+    with c.unlocked():
+        c.update_from_flattened_dict(presets.attention(attention))
     return c

@@ -13,8 +13,8 @@ from ml_collections import ConfigDict
 from stan_jax.configs import ytvis19_r50
 
 
-def get_config(start: str = "original") -> ConfigDict:
-    c = ytvis19_r50.with_attention(ytvis19_r50.get_config(start))
+def get_config(argument: str = "original") -> ConfigDict:
+    c = ytvis19_r50.with_attention(argument)
     for split, folder in (("train", "train"), ("val", "valid")):
         c.data[split].annotations = f"data/ovis/annotations_{folder}.json"
         c.data[split].frames = f"data/ovis/{folder}"

@@ -14,6 +14,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from stan_jax import presets
 from stan_jax.configs import shapes_sta
 
 SETS = ("hard", "blank", "covered")
@@ -52,7 +53,7 @@ VARIANTS: dict[str, dict[str, Any]] = {  # what differs from the paper
     "finest": FINEST,  # A4
     "both": FINEST | {STA + "value_source": "both"},  # A2
     "finest_near": FINEST | {STA + "reach": 2},  # A22
-    "best": FINEST | {STA + "reach": 2, STA + "frames": 2, "data.frames": 3},  # A14
+    "best": presets.ATTENTION["best"],  # within reach
     "queue": FINEST | {STA + "frames": 2, "data.frames": 3},  # A14
     "queue_both": FINEST
     | {STA + "value_source": "both", STA + "frames": 2, "data.frames": 3},

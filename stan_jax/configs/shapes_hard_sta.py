@@ -11,5 +11,5 @@ from ml_collections import ConfigDict
 from stan_jax.configs import shapes_sta
 
 
-def get_config() -> ConfigDict:
-    return shapes_sta.under(shapes_sta.get_config(), "hard")
+def get_config(attention: str = "paper") -> ConfigDict:
+    return shapes_sta.under(shapes_sta.get_config(attention), "hard")

@@ -4,6 +4,7 @@
     python train.py --config=configs/shapes_sta.py --workdir=runs/demo
     python eval.py --workdir=runs/demo
 
+The argument is a preset of the attention: `paper`, or `shapes_sta.py:best`.
 Published: nothing, the data is made by stan_jax.shapes.
 Ours: 0.612 AP on the held-out videos, see the README.
 Sources: [M] MaskTrackRCNN config, [O] our choice, made for 2 CPU cores.
@@ -12,8 +13,10 @@ Sources: [M] MaskTrackRCNN config, [O] our choice, made for 2 CPU cores.
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
+from stan_jax import presets
 
-def get_config() -> ConfigDict:
+
+def get_config(attention: str = "paper") -> ConfigDict:
     c = ConfigDict()
     c.seed = 0
     c.init_from = ""  # another run, a folder of `stan import`, or a published file
@@ -131,6 +134,8 @@ def get_config() -> ConfigDict:
         overlays=4,  # videos that eval.py draws
         overlay_score=0.6,  # what it draws of them
     )
+    with c.unlocked():
+        c.update_from_flattened_dict(presets.attention(attention))
     return c
 
 

@@ -112,8 +112,13 @@ def get_config(start: str = "original") -> ConfigDict:
     return c
 
 
-def with_attention(c: ConfigDict) -> ConfigDict:
-    """Return the config with STA between the pyramid and the RPN."""
+def with_attention(argument: str) -> ConfigDict:
+    """Return the config with STA between the pyramid and the RPN.
+
+    argument: START, as of `get_config`, or START-ATTENTION, a preset of the attention.
+    """
+    start, _, attention = argument.partition("-")
+    c = get_config(start)
     # [O] A3, A4: P3 to P6; P2 alone would cost 68 GMAC a frame. A5: c_1 = c / 8.
     c.model.sta = dict(
         key_channels=32,
@@ -131,6 +136,8 @@ def with_attention(c: ConfigDict) -> ConfigDict:
         stored="raw",  # A13
     )
     c.data.gap = "5"  # [O] A16: at test the previous frame is the adjacent one
+    with c.unlocked():
+        c.update_from_flattened_dict(presets.attention(attention or "paper"))
     return c
 
 

@@ -14,5 +14,5 @@ from ml_collections import ConfigDict
 from stan_jax.configs import ytvis19_r50
 
 
-def get_config(start: str = "original") -> ConfigDict:
-    return ytvis19_r50.with_attention(ytvis19_r50.get_config(start))
+def get_config(argument: str = "original") -> ConfigDict:
+    return ytvis19_r50.with_attention(argument)
