@@ -1,6 +1,9 @@
 """Seconds and peak memory of the whole model: backbone, step, clip, training step.
 
     python benchmarks/model.py [--config=ytvis19_r50_sta] [--repeats=5] [PART ...]
+    python benchmarks/model.py step train --variants=baseline,paper,best --json=C.json
+
+Variants are those of `configs/shapes_ablation.py`, laid over the config.
 
 One frame of 640 x 360 on its canvas, random weights, NumPy-made pictures. Each part
 runs in a process of its own, so that its peak memory is its own. `step` and `clip`
@@ -9,6 +12,7 @@ are those of the tracker, with the masks pasted at 640 x 360 and encoded.
 
 import argparse
 import importlib
+import json
 import resource
 import statistics
 import subprocess
@@ -23,12 +27,13 @@ import timing  # noqa: E402
 PARTS = ("backbone", "step", "clip", "train")
 
 
-def measure(part, config, repeats):
+def measure(part, config, variant, repeats):
     import jax
     import jax.numpy as jnp
     import numpy as np
     from flax import nnx
 
+    from stan_jax.configs import shapes_ablation
     from stan_jax.model import parameters
     from stan_jax.model.build import build
     from stan_jax.model.stan import Thresholds
@@ -40,6 +45,8 @@ def measure(part, config, repeats):
 
     mesh.configure(cpu_devices=1)
     c = importlib.import_module(f"stan_jax.configs.{config}").get_config()
+    with c.unlocked():
+        c.update_from_flattened_dict(shapes_ablation.VARIANTS[variant])
     c.thresholds.score_threshold = 0.0  # random weights: all ten rows are used
     classes = [f"class {n}" for n in range(40)]
     settings = record.from_config(c.to_dict(), classes).settings
@@ -105,30 +112,52 @@ def measure(part, config, repeats):
         start = time.perf_counter()
         call()
         seconds.append((time.perf_counter() - start) / per_call)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-    print(
-        f"{part:10}{statistics.median(seconds):12.3f}{min(seconds):10.3f}"
-        f"{compile_s:12.1f}{peak:10.2f}   {per_call} frame(s) a call",
-        flush=True,
+    found = dict(
+        variant=variant,
+        part=part,
+        seconds=statistics.median(seconds),
+        best=min(seconds),
+        first=compile_s,
+        gigabytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6,
     )
+    print(json.dumps(found))
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("parts", nargs="*", default=PARTS)
     parser.add_argument("--config", default="ytvis19_r50_sta")
+    parser.add_argument("--variants", default="paper", help="joined by commas")
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--json", type=Path, help="where all figures go")
     parser.add_argument("--alone", action="store_true", help="in this very process")
     args = parser.parse_args()
     if args.alone:
-        for part in args.parts:
-            measure(part, args.config, args.repeats)
+        measure(args.parts[0], args.config, args.variants, args.repeats)
         return
-    print(f"{args.config}: {timing.where(args.repeats)}")
-    print(f"{'':10}{'s a frame':>12}{'best':>10}{'first call':>12}{'peak GB':>10}")
-    for part in args.parts:
-        command = [sys.executable, __file__, part, "--alone", f"--config={args.config}"]
-        subprocess.run([*command, f"--repeats={args.repeats}"], check=True)
+    where = timing.where(args.repeats)
+    print(f"{args.config}: {where}")
+    print(f"{'':25}{'s a frame':>12}{'best':>10}{'first call':>12}{'peak GB':>10}")
+    rows = []
+    for variant in args.variants.split(","):
+        for part in args.parts:
+            command = [sys.executable, __file__, part, "--alone"]
+            options = (args.config, variant, args.repeats)
+            names = ("config", "variants", "repeats")
+            command += [f"--{n}={v}" for n, v in zip(names, options, strict=True)]
+            done = subprocess.run(
+                command, check=True, stdout=subprocess.PIPE, text=True
+            )
+            row = json.loads(done.stdout.splitlines()[-1])
+            rows.append(row)
+            print(
+                f"{variant:17}{part:8}{row['seconds']:12.3f}{row['best']:10.3f}"
+                f"{row['first']:12.1f}{row['gigabytes']:10.2f}",
+                flush=True,
+            )
+    if args.json:
+        note = {"config": args.config, "where": where, "date": time.strftime("%F")}
+        args.json.write_text(json.dumps(note | {"rows": rows}, indent=1))
 
 
 if __name__ == "__main__":
