@@ -41,10 +41,11 @@ from stan_jax.shapes.generate import SPOILT
 ROOT = Path(__file__).resolve().parents[1]
 DRAWS = 400  # of the bootstrap: ten lie beyond each end of an interval
 COLUMNS = 4  # of the figure
+SPENT = "seconds.json"  # what a run took so far
 FOUND = 0.5  # IoU from which on an object of a frame is found
 
 
-def main():
+def main(argv):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("configs", nargs="+", help="NAME or NAME:ARGUMENT of configs/")
     parser.add_argument("--seeds", type=int, default=3)
@@ -52,9 +53,9 @@ def main():
     parser.add_argument("--folder", type=Path, default=ROOT / "runs" / "ablation")
     parser.add_argument("--json", type=Path, help="where all figures go")
     parser.add_argument("--figure", type=Path, help="png of all differences")
-    split = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
-    args = parser.parse_args(sys.argv[1:split])
-    overrides = sys.argv[split + 1 :]
+    split = argv.index("--") if "--" in argv else len(argv)
+    args = parser.parse_args(argv[:split])
+    overrides = argv[split + 1 :]
     work = [(c, s) for s in range(args.seeds) for c in args.configs]
     with ThreadPoolExecutor(args.jobs) as pool:
         runs = list(pool.map(lambda w: run(*w, args.folder, overrides), work))
@@ -62,7 +63,8 @@ def main():
     report = compare(args.configs, args.seeds, measured)
     print("\n" + table(report))
     if args.json:
-        note = {"command": sys.argv[1:], "date": time.strftime("%Y-%m-%d")}
+        hours = sum(map(spent, runs)) / 3600
+        note = {"command": argv, "date": time.strftime("%Y-%m-%d"), "hours": hours}
         args.json.write_text(json.dumps(note | {"configs": report}, indent=1))
     if args.figure:
         draw(report, args.figure)
@@ -71,7 +73,6 @@ def main():
 def run(config, seed, folder, overrides):
     """Train and evaluate what is not there yet; return the workdir."""
     workdir = folder / f"{config.replace(':', '-')}_{seed}"
-    start = time.monotonic()
     workdir.mkdir(parents=True, exist_ok=True)
     note = workdir / "overrides.json"
     if not note.is_file():
@@ -86,11 +87,22 @@ def run(config, seed, folder, overrides):
     for script, more in (("train.py", options), ("eval.py", [])):
         command = [sys.executable, script, f"--workdir={workdir}", *more]
         with (workdir / f"{script}.log").open("a") as log:
-            subprocess.run(command, cwd=ROOT, stdout=log, stderr=log, check=True)
+            begun = time.monotonic()
+            try:
+                subprocess.run(command, cwd=ROOT, stdout=log, stderr=log, check=True)
+            finally:  # also of a run that was cut short
+                seconds = spent(workdir) + time.monotonic() - begun
+                (workdir / SPENT).write_text(json.dumps(seconds))
     scores = json.loads((workdir / "scores.json").read_text())
-    seconds = time.monotonic() - start
-    print(f"{config} seed {seed}: AP {scores['AP']:.3f}, {seconds:.0f} s", flush=True)
+    took = f"{spent(workdir):.0f} s"
+    print(f"{config} seed {seed}: AP {scores['AP']:.3f}, {took}", flush=True)
     return workdir
+
+
+def spent(workdir):
+    """Return the seconds that a run has taken, over all its parts."""
+    path = workdir / SPENT
+    return json.loads(path.read_text()) if path.is_file() else 0.0
 
 
 def measure(workdir):
@@ -290,4 +302,4 @@ def draw(report, path):
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

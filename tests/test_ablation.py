@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,21 +11,25 @@ import pytest
 from pycocotools import mask as coco_mask
 from tiny_sets import box_mask
 
+from stan_jax.configs import shapes_ablation
 from stan_jax.evaluation import tracking_metrics, youtube_vis_ap
 
 ROOT = Path(__file__).resolve().parents[1]
 SIZE, FRAMES = (24, 40), 4
 
 
-@pytest.fixture(scope="module")
-def ablation():
-    path = ROOT / "benchmarks/ablation.py"
-    spec = importlib.util.spec_from_file_location("ablation", path)
+def _module(name):
+    spec = importlib.util.spec_from_file_location(name, ROOT / f"benchmarks/{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def ablation():
+    return _module("ablation")
 
 
 def _rle(x):
@@ -142,3 +147,67 @@ def test_equal_runs_differ_by_nothing_and_a_better_one_by_more(ablation, workdir
     assert base["sd"] == pytest.approx(np.std(base["values"], ddof=1))
     text = ablation.table(report)
     assert f"| `good` | {report['good']['AP all']['mean']:.3f} +-" in text
+
+
+def test_a_run_cut_short_goes_on_and_its_time_adds_up(ablation, tmp_path, monkeypatch):
+    begun, config = [], "shapes_ablation:blank-best"
+
+    def script(command, stdout, **_):
+        begun.append(command[1:])
+        if len(begun) == 2:
+            raise KeyboardInterrupt  # eval.py, the first time
+        if command[1] == "eval.py":
+            (tmp_path / "shapes_ablation-blank-best_2/scores.json").write_text(
+                '{"AP":1}'
+            )
+
+    monkeypatch.setattr(ablation.subprocess, "run", script)
+    seconds = iter(range(0, 100, 10))
+    monkeypatch.setattr(ablation.time, "monotonic", lambda: float(next(seconds)))
+    steps = ["--config.optim.steps=5"]
+    with pytest.raises(KeyboardInterrupt):
+        ablation.run(config, 2, tmp_path, steps)
+    workdir = ablation.run(config, 2, tmp_path, steps)
+    assert [command[0] for command in begun] == ["train.py", "eval.py"] * 2
+    assert {"--config.seed=2", *steps} <= set(begun[2])
+    assert ablation.spent(workdir) == 40
+    ablation.run(config, 2, tmp_path, steps)  # done: nothing begins
+    assert len(begun) == 4
+    with pytest.raises(SystemExit, match="was made with"):
+        ablation.run(config, 2, tmp_path, [])
+
+
+def test_study_compares_every_variant_and_keeps_what_is_measured(
+    ablation, tmp_path, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, "ablation", ablation)
+    study = _module("study")
+    variants = {v for part in study.PARTS.values() for v in part.variants}
+    assert variants == set(shapes_ablation.VARIANTS)
+    asked = []
+
+    def main(argv):
+        asked.append(argv)
+        (path,) = [a.partition("=")[2] for a in argv if a.startswith("--json=")]
+        Path(path).write_text('{"command": ["x"], "hours": 2, "configs": {}}')
+
+    monkeypatch.setattr(study.ablation, "main", main)
+    monkeypatch.setattr(study, "make_set", lambda name: None)
+    monkeypatch.setattr(study, "ROOT", tmp_path)
+    monkeypatch.setattr(study, "MIX", tmp_path / "none")
+    (tmp_path / "docs").mkdir()
+    for part in ("blank", "davis", "hard"):
+        monkeypatch.setattr(sys, "argv", ["study.py", part, "--jobs=2"])
+        study.main()
+    found = json.loads((tmp_path / "docs/study.json").read_text())
+    assert list(found) == ["blank", "hard"]
+    assert found["hard"]["hours"] == 2
+    assert "command" not in found["hard"]
+    assert asked[1][:2] == [
+        "shapes_ablation:hard-baseline",
+        "shapes_ablation:hard-paper",
+    ]
+    assert "--config.optim.steps=6800" in asked[1]
+    for argv in asked:
+        for name in argv[:3]:
+            shapes_ablation.get_config(name.partition(":")[2])

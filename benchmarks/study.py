@@ -1,0 +1,94 @@
+r"""Every figure that the pages give of the attention, by one command.
+
+    python benchmarks/study.py --jobs=2
+
+Makes the sets, then trains and compares the variants of `configs/shapes_ablation.py` by
+`ablation.py`, part by part, under runs/study. A part that is done is not done again, a
+run cut short goes on. Leaves docs/study.json and a figure of each part beside it.
+
+The real videos are those of DAVIS 2016, composed to several objects each; the part is
+left out where ../shared/data does not have them.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import ablation
+
+from stan_jax.configs import shapes_ablation
+from stan_jax.shapes import generate, spoil
+
+ROOT = Path(__file__).resolve().parents[1]
+MIX = ROOT.parent / "shared" / "data" / "davis16_mix"
+CHOICES = "baseline", "paper", "best"
+OTHERS = [v for v in shapes_ablation.VARIANTS if v not in CHOICES]
+
+
+class Part(NamedTuple):
+    """A comparison on one set."""
+
+    data: str
+    variants: list[str]
+    seeds: int
+    steps: int
+
+
+PARTS = {
+    "blank": Part("blank", [*CHOICES], 5, 3400),
+    "covered": Part("covered", [*CHOICES], 5, 3400),
+    "hard": Part("hard", [*CHOICES], 5, 6800),
+    "davis": Part("davis", [*CHOICES], 3, 1600),
+    "variants": Part("blank", ["baseline", *OTHERS], 3, 3400),
+}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("parts", nargs="*", default=[*PARTS], help=", ".join(PARTS))
+    parser.add_argument("--jobs", type=int, default=1, help="runs side by side")
+    args = parser.parse_args()
+    out = ROOT / "docs" / "study.json"
+    for name in args.parts:
+        part = PARTS[name]
+        if part.data == "davis" and not MIX.is_dir():
+            print(f"{name}: left out, {MIX} is not there")
+            continue
+        make_set(part.data)
+        steps = f"{part.data}_{part.steps}"
+        found = ROOT / "runs" / "study" / f"{name}.json"
+        found.parent.mkdir(parents=True, exist_ok=True)
+        print(f"{name}: {len(part.variants)} variants, {part.seeds} seeds, {steps}")
+        ablation.main(
+            [
+                *(f"shapes_ablation:{part.data}-{v}" for v in part.variants),
+                f"--seeds={part.seeds}",
+                f"--jobs={args.jobs}",
+                f"--folder={found.parent / steps}",
+                f"--json={found}",
+                f"--figure={out.parent / f'study_{name}.png'}",
+                "--",
+                f"--config.optim.steps={part.steps}",
+            ]
+        )
+        study = json.loads(out.read_text()) if out.is_file() else {}
+        study[name] = part._asdict() | json.loads(found.read_text())
+        del study[name]["command"]  # which has paths of this machine
+        out.write_text(json.dumps(study, indent=1) + "\n")
+
+
+def make_set(name):
+    """Make the set that the configs of a name read, if it is not there."""
+    folder = ROOT / "data" / f"shapes_{name}"
+    if name != "davis":
+        generate.main([f"--out={folder}", f"--weather={name}", "--val_videos=96"])
+        return
+    for split in ("train", "val"):
+        given = MIX / split / "instances.json", MIX / split / "JPEGImages"
+        spoil.main([*map(str, given), f"--out={folder / split}", "--weather=hard"])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
