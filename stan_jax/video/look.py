@@ -34,7 +34,9 @@ def rows(
         upper.append(
             _heated(previous, look.weights, f"stride {look.stride}: {share}", at_xy)
         )
-        text = f"gamma {look.gamma:.2g}: adds up to {100 * look.added.max():.2g} %"
+        most = 100 * look.added.max()
+        most = f"{most:.0f}" if most >= 10 else f"{most:.2g}"
+        text = f"gamma {look.gamma:.2g}: adds up to {most} %"
         lower.append(_heated(current, look.added, text))
     return [upper, lower]
 
