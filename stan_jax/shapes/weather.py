@@ -1,14 +1,13 @@
-"""Weather: what makes frames of a video hard to read, in bursts of a few frames.
+"""Weather: what makes frames of a video hard to read, in short bursts.
 
-Clean frames lie on both sides of a burst, so what a frame hides an earlier one shows.
+Each burst is one or two frames long and has clean frames on both sides, so what one
+frame hides the frame before it usually shows.
 """
 
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
 from stan_jax.shapes.scene import Film
-
-LID = 1.15  # size of a lid beside the ellipse around the box of what it covers
 
 
 def clear(rng: np.random.Generator, film: Film) -> UInt8[np.ndarray, "t h w 3"]:
@@ -44,43 +43,29 @@ def blank(rng: np.random.Generator, film: Film) -> UInt8[np.ndarray, "t h w 3"]:
 
 
 def covered(rng: np.random.Generator, film: Film) -> UInt8[np.ndarray, "t h w 3"]:
-    """Return the frames, in most of which a plain lid hides what each object is.
+    """Return the frames, in about 45 % of which a plain board hides what objects are.
 
-    Lids show where the objects are, and in their mean colour which is which; of what
-    class they are only an earlier frame tells. They stay for 2 to 5 frames, between 1
-    or 2 without.
+    Boards show where the objects are, and in their mean colour which is which; of what
+    class and outline they are only an earlier frame tells.
     """
     spoilt = film.frames.copy()
-    y, x = np.mgrid[: spoilt.shape[1], : spoilt.shape[2]] + 0.5
-    closed, open_ = ([2, 3, 4, 5], [0.25] * 4), ([1, 2], [0.5, 0.5])
-    for t in np.flatnonzero(bursts(rng, len(spoilt), closed, open_)):
+    for t in np.flatnonzero(bursts(rng, len(spoilt))):
         for row in range(1, len(film.labels) + 1):
             seen = film.ids[t] == row
             if not seen.any():
                 continue
             ys, xs = np.flatnonzero(seen.any(1)), np.flatnonzero(seen.any(0))
-            away = sum(
-                ((at - (low + high) / 2) / ((high - low) / 2)) ** 2
-                for at, low, high in ((y, ys[0], ys[-1] + 1), (x, xs[0], xs[-1] + 1))
-            )
-            spoilt[t][away < 2 * LID**2] = film.frames[t][seen].mean(0)
+            board = (slice(max(x[0] - 1, 0), x[-1] + 2) for x in (ys, xs))
+            spoilt[t][tuple(board)] = film.frames[t][seen].mean(0)
     return spoilt
 
 
-Lengths = tuple[list[int], list[float]]  # of runs, and how likely each is
-
-
-def bursts(
-    rng: np.random.Generator,
-    frames: int,
-    spoilt: Lengths = ([1, 2], [0.65, 0.35]),
-    clean: Lengths = ([1, 2, 3], [0.5, 0.35, 0.15]),
-) -> Bool[np.ndarray, " t"]:
-    """True where a frame is spoilt: spoilt runs between clean ones."""
+def bursts(rng: np.random.Generator, frames: int) -> Bool[np.ndarray, " t"]:
+    """True where a frame is spoilt: runs of 1 or 2 between clean runs of 1 to 3."""
     runs: list[bool] = []
     while len(runs) < frames + 6:
-        runs += [True] * int(rng.choice(spoilt[0], p=spoilt[1]))
-        runs += [False] * int(rng.choice(clean[0], p=clean[1]))
+        runs += [True] * int(rng.choice([1, 2], p=[0.65, 0.35]))
+        runs += [False] * int(rng.choice([1, 2, 3], p=[0.5, 0.35, 0.15]))
     start = rng.integers(6)  # so that first frames are spoilt like any other
     return np.array(runs[start : start + frames])
 

@@ -72,7 +72,7 @@ def test_pairs_show_what_the_folder_holds(make_folder):
 def test_more_frames_lead_up_to_the_previous_one_and_leave_the_rest_as_it_is(
     make_folder,
 ):
-    dataset = _load(make_folder())
+    dataset = _load(make_folder(videos=FOUR))
     for plain, longer in zip(
         _take(_pairs(dataset, gap="previous"), 6),
         _take(_pairs(dataset, gap="previous", frames=4), 6),

@@ -181,7 +181,8 @@ queues = pytest.mark.parametrize(
 
 
 def _with_queue(queue):
-    sta = tiny_model.SETTINGS["sta"] | queue
+    # So small a factor on the logits that no frame is without weight.
+    sta = tiny_model.SETTINGS["sta"] | dict(scale=0.05) | queue
     model = tiny_model.build(sta=sta)
     if model.sta.age is not None:
         ages = jnp.linspace(0.5, -0.5, model.sta.age.shape[1])
