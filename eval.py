@@ -93,7 +93,8 @@ def load_dataset(config: ConfigDict) -> Dataset:
             rule = "must be named: this workdir was not trained here"
             raise InputError("--annotations and --frames", "", rule)
         annotations, frames = config.data.val.annotations, config.data.val.frames
-    dataset = youtube_vis.load(annotations, frames)
+    upright = config.get("data", ConfigDict()).get("upright", True)
+    dataset = youtube_vis.load(annotations, frames, upright=upright)
     youtube_vis.check_frames(dataset)
     return dataset
 

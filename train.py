@@ -210,8 +210,9 @@ def load_sets(
 ) -> tuple[list[tuple[Dataset, float]], Dataset | None]:
     """Return the training sets with their weights, and the one to score on, if any."""
     train = config.data.train
+    upright = config.data.get("upright", True)  # configs of before do not have it
     datasets = [
-        (sources.load(annotations, frames), weight)
+        (sources.load(annotations, frames, upright=upright), weight)
         for annotations, frames, weight in (
             (train.annotations, train.frames, 1.0),
             *config.data.extra,
@@ -221,7 +222,8 @@ def load_sets(
         youtube_vis.check_frames(dataset)
     if not config.run.eval_every:
         return datasets, None
-    val = youtube_vis.load(config.data.val.annotations, config.data.val.frames)
+    files = config.data.val.annotations, config.data.val.frames
+    val = youtube_vis.load(*files, upright=upright)
     youtube_vis.check_frames(val)
     require_scorable(val, [c.name for c in datasets[0][0].categories])
     return datasets, val

@@ -13,15 +13,17 @@ class InputError(ValueError):
       file: where it stands (path, or the name of a setting).
       record: which part of it, e.g. "annotation 17, frame 3"; may be empty.
       rule: what must hold and what was found instead, with both values.
+      cure: what to do, where the rule alone does not tell.
     """
 
-    def __init__(self, file: str | Path, record: str, rule: str):
-        self.file, self.record, self.rule = str(file), record, rule
-        super().__init__(": ".join(part for part in (str(file), record, rule) if part))
+    def __init__(self, file: str | Path, record: str, rule: str, cure: str = ""):
+        self.file, self.record, self.rule, self.cure = str(file), record, rule, cure
+        parts = ": ".join(part for part in (str(file), record, rule) if part)
+        super().__init__(f"{parts}; {cure}" if cure else parts)
 
     def __reduce__(self) -> tuple:
         # As exceptions are copied, from another process, by what they were made of.
-        return type(self), (self.file, self.record, self.rule)
+        return type(self), (self.file, self.record, self.rule, self.cure)
 
 
 @contextlib.contextmanager

@@ -53,10 +53,12 @@ def check(
     frames: str | Path | None = None,
     *,
     open_images: bool = False,
+    upright: bool = True,
 ) -> Report:
     """Look at every record of a json (or .json.gz).
 
-    frames: folder in which every frame must be; with `open_images` each is decoded too.
+    frames: folder in which every frame must be; with `open_images` each is decoded too,
+    `upright` or as stored.
     Memory holds the videos and what was found, not the masks.
     """
     checker = _Checker(Path(annotations))
@@ -84,7 +86,7 @@ def check(
         checker.warn("", rule, f"`stan convert {kind}` writes the official format")
     checker.finish()
     if frames is not None:
-        checker.look_at(Path(frames), open_images)
+        checker.look_at(Path(frames), open_images, upright)
     return Report(checker.findings, checker.summary())
 
 
@@ -442,15 +444,18 @@ class _Checker:
                     self.warn(f"video {number}, frame {t}", rule, advice)
                     break
 
-    def look_at(self, frames: Path, open_images: bool) -> None:
+    def look_at(self, frames: Path, open_images: bool, upright: bool) -> None:
         if not frames.is_dir():
             finding = "error", str(frames), "", "folder of the frames must exist"
             self.findings.append(Finding(*finding, "name the folder that holds them"))
             return
+        turned = defaultdict(list)
         for number, info in self.videos.items():
             names = tuple(info["names"])
             video = youtube_vis.Video(number, names, *info["size"], ())
-            dataset = youtube_vis.Dataset(self.path, frames, (), (video,), False)
+            dataset = youtube_vis.Dataset(
+                self.path, frames, (), (video,), False, upright=upright
+            )
             for t, name in enumerate(names):
                 if not name:
                     continue
@@ -460,11 +465,17 @@ class _Checker:
                         youtube_vis.check_file(path, record)
                     else:
                         youtube_vis.read_frame(dataset, video, t)
+                        tag = youtube_vis.orientation(dataset, video, t)
+                        if tag > 1 and upright:
+                            turned[tag].append(name)
                 except InputError as e:
-                    advice = "copy the frame again, or correct the file"
+                    advice = e.cure or "copy the frame again, or correct the file"
                     self.findings.append(
                         Finding("error", e.file, e.record, e.rule, advice)
                     )
+        for tag, names in turned.items():
+            rule = f"EXIF orientation {tag} turns {len(names)} of them, e.g. {names[0]}"
+            self.warn(str(frames), rule, "say --as-stored if the masks lie beside")
 
     def summary(self) -> dict[str, Any]:
         frames = sorted(len(info["names"]) for info in self.videos.values())

@@ -22,6 +22,7 @@ from stan_jax import json_stream
 from stan_jax.errors import InputError
 from stan_jax.masks import codec, segmentations
 from stan_jax.masks.segmentations import RLE
+from stan_jax.media import pictures
 
 _TAILS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}  # how a whole file ends
 
@@ -79,11 +80,16 @@ class Dataset(NamedTuple):
     annotated: bool  # false: the file has no objects to learn from or to score
     # Bytes of frame t where frames are no files (`tfds_youtube_vis`), else None.
     stored: Callable[[Video, int], bytes] | None = None
+    # Frames are turned as their EXIF orientation says; false: annotated as stored.
+    upright: bool = True
 
 
-def load(annotations: str | Path, frames_dir: str | Path) -> Dataset:
+def load(
+    annotations: str | Path, frames_dir: str | Path, *, upright: bool = True
+) -> Dataset:
     """Read a json (or .json.gz) in YouTube-VIS format; images are not touched.
 
+    upright: of the frames, see `Dataset`.
     Raises: InputError for the first record that breaks a rule of the format.
     Source: masktrack_spec 12.1. Presence is what `segmentations` says, boxes are
     computed from it; `bboxes` and `areas` of the file are not used.
@@ -99,7 +105,12 @@ def load(annotations: str | Path, frames_dir: str | Path) -> Dataset:
     if annotated:
         videos = _with_tracks(path, root, categories, videos)
     return Dataset(
-        path, Path(frames_dir), categories, tuple(videos.values()), annotated
+        path,
+        Path(frames_dir),
+        categories,
+        tuple(videos.values()),
+        annotated,
+        upright=upright,
     )
 
 
@@ -151,18 +162,19 @@ def check_file(path: Path, record: str) -> None:
 def read_frame(
     dataset: Dataset, video: Video, t: int, *, max_hw: tuple[int, int] | None = None
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """Decode frame t as RGB.
+    """Decode frame t as RGB, upright unless the set was annotated as stored.
 
     max_hw: size that will be enough. A JPEG at least twice as large is decoded at a
     half, quarter or eighth of its size, never below max_hw, in a fraction of the time.
-    Raises: InputError for a frame that is missing, no image, cut short, or of another
-    size than the video says.
+    Raises: InputError for a frame that is missing, no image, cut short, of pixels that
+    have no scale, or of another size than the video says.
     """
     with _open(dataset, video, t) as image:
         if max_hw is not None:
-            image.draft("RGB", (max_hw[1], max_hw[0]))
+            turned = dataset.upright and pictures.orientation(image) > 4
+            image.draft("RGB", max_hw if turned else (max_hw[1], max_hw[0]))
         try:
-            return np.asarray(image.convert("RGB"))
+            return pictures.rgb(image, upright=dataset.upright)
         except _UNREADABLE as error:
             raise _broken(
                 dataset, video, t, f"must be a whole image: {error}"
@@ -199,15 +211,26 @@ def _open(dataset: Dataset, video: Video, t: int) -> Image.Image:
             "must not be an empty file" if empty else f"must be a whole image: {error}"
         )
         raise _broken(dataset, video, t, rule) from None
-    if image.size != (video.width, video.height):
+    tag, want = pictures.orientation(image), (video.width, video.height)
+    turned = image.size[::-1] if tag > 4 else image.size
+    if (turned if dataset.upright else image.size) != want:
+        stored = image.size
         image.close()
-        raise _broken(
-            dataset,
-            video,
-            t,
+        width, height = stored if tag < 5 else turned
+        rule = (
             f"must be {video.height} x {video.width} (height x width) as"
-            f" {dataset.path} says, is {image.height} x {image.width}",
+            f" {dataset.path} says, is {height} x {width}"
         )
+        cure = ""
+        if tag > 4:
+            rule += f" once EXIF orientation {tag} has turned it upright"
+            if (stored if dataset.upright else turned) == want:
+                kind = "stored" if dataset.upright else "upright"
+                switch = "--as-stored, in a config data.upright=False"
+                if not dataset.upright:
+                    switch = "it without --as-stored"
+                cure = f"where the masks fit it as {kind}, say {switch}"
+        raise _broken(dataset, video, t, rule, cure)
     return image
 
 
@@ -215,8 +238,20 @@ def _path(dataset: Dataset, video: Video, t: int) -> Path:
     return dataset.frames_dir / video.file_names[t]
 
 
-def _broken(dataset: Dataset, video: Video, t: int, rule: str) -> InputError:
-    return InputError(_path(dataset, video, t), f"video {video.id}, frame {t}", rule)
+def orientation(dataset: Dataset, video: Video, t: int) -> int:
+    """Return the EXIF orientation of frame t, see `pictures.orientation`.
+
+    Raises: InputError as `read_frame`, for what the head of the file tells.
+    """
+    with _open(dataset, video, t) as image:
+        return pictures.orientation(image)
+
+
+def _broken(
+    dataset: Dataset, video: Video, t: int, rule: str, cure: str = ""
+) -> InputError:
+    where = f"video {video.id}, frame {t}"
+    return InputError(_path(dataset, video, t), where, rule, cure)
 
 
 def read_json(path: Path) -> dict:

@@ -16,6 +16,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("annotations", help="json in the official format, or .json.gz")
     parser.add_argument("folder", nargs="?", help="what file_names are relative to")
     parser.add_argument("--frames", action="store_true", help="open every image too")
+    parser.add_argument(
+        "--as-stored", action="store_true", help="frames are not turned as EXIF says"
+    )
     parser.add_argument("--json", metavar="FILE", help="also write everything there")
 
 
@@ -29,7 +32,8 @@ def run(args: argparse.Namespace) -> None:
 
     if args.frames and args.folder is None:
         raise InputError("--frames", "", "needs the folder of the frames")
-    report = check.check(args.annotations, args.folder, open_images=args.frames)
+    how = dict(open_images=args.frames, upright=not args.as_stored)
+    report = check.check(args.annotations, args.folder, **how)
     print(check.text(report))
     if args.json:
         rows = [finding._asdict() for finding in report.findings]

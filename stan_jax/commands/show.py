@@ -27,6 +27,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-videos", type=int, default=12, help="at most so many videos (12)"
     )
+    parser.add_argument(
+        "--as-stored", action="store_true", help="frames are not turned as EXIF says"
+    )
     parser.add_argument("--fps", type=int, default=6, help="of the mp4 (6)")
 
 
@@ -43,7 +46,8 @@ def run(args: argparse.Namespace) -> None:
             raise InputError(name, "", f"must be at least 1, is {value}")
     if not math.isfinite(args.score):
         raise InputError("--score", "", f"must be a finite number, is {args.score}")
-    dataset = youtube_vis.load(args.annotations, args.frames)
+    upright = not args.as_stored
+    dataset = youtube_vis.load(args.annotations, args.frames, upright=upright)
     if not dataset.annotated and args.results is None:
         rule = "has no annotations to draw: give --results"
         raise InputError(args.annotations, "", rule)

@@ -42,6 +42,7 @@ def get_config(attention: str = "paper") -> ConfigDict:
         flip=0.5,  # [M]
         max_objects=8,  # a pair with more raises
         negatives=False,  # frames without an object as examples of none
+        upright=True,  # frames are turned as their EXIF orientation says
         num_threads=2,
     )
     c.model = dict(

@@ -54,6 +54,7 @@ def get_config(start: str = "original") -> ConfigDict:
         flip=0.5,  # [M]
         max_objects=16,  # [O] padding; a pair with more raises
         negatives=False,  # frames without an object as examples of none
+        upright=True,  # frames are turned as their EXIF orientation says
         num_threads=8,
     )
     c.model = dict(

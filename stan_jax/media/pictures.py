@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from stan_jax.errors import InputError
 from stan_jax.media.source import WHOLE, Raw, Source, Unreadable, Window
@@ -55,15 +55,40 @@ def read(path: Path) -> UInt8[np.ndarray, "h w 3"]:
     """Read an image as RGB, upright. Raises: Unreadable."""
     try:
         with Image.open(path) as image:
-            upright = ImageOps.exif_transpose(image)
-            if upright.mode.startswith("I"):  # 16 bits of grey
-                deep = np.asarray(upright).astype(np.int64)
-                grey = np.clip(deep >> 8, 0, 255).astype(np.uint8)
-                return np.repeat(grey[:, :, None], 3, axis=2)
-            return np.asarray(upright.convert("RGB"))
+            return rgb(image)
     except Exception as error:  # whatever decoders raise for a broken file
         text = str(error).replace(str(path), "").strip()
         raise Unreadable(f"{path} is no whole image: {text:.80}") from error
+
+
+def rgb(image: Image.Image, *, upright: bool = True) -> UInt8[np.ndarray, "h w 3"]:
+    """Return the pixels of an open image as RGB of 8 bits.
+
+    Grey of 16 bits is cut to its upper 8, as PNG has it; of colours behind an alpha
+    channel the alpha is dropped, as OpenCV does.
+    upright: turned as its EXIF orientation says; else as stored.
+    Raises: ValueError for pixels without a scale of their own, and as pillow.
+    """
+    kind = image.format  # which a turned copy has forgotten
+    if upright:
+        image = ImageOps.exif_transpose(image)
+    if image.mode == "F" or (image.mode == "I" and kind != "PNG"):
+        numbers = "floats" if image.mode == "F" else "whole numbers of 32 bits"
+        raise ValueError(f"pixels are {numbers}, without a scale: write it with 8 bits")
+    if image.mode.startswith("I"):
+        deep = np.asarray(image).astype(np.int64)
+        grey = np.clip(deep >> 8, 0, 255).astype(np.uint8)
+        return np.repeat(grey[:, :, None], 3, axis=2)
+    if image.mode in ("P", "PA"):  # by way of RGBA, which knows every transparency
+        image = image.convert("RGBA")
+    return np.asarray(image.convert("RGB"))
+
+
+def orientation(image: Image.Image) -> int:
+    """Return the EXIF orientation of an open image, 1 (upright) to 8."""
+    # That of the base class: a PNG's own would decode the whole image first.
+    found = Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1)
+    return found if found in range(1, 9) else 1
 
 
 def is_image(path: Path) -> bool:

@@ -449,3 +449,18 @@ def test_many_findings_of_one_kind_are_told_once(tmp_path):
     text = check.text(findings(tmp_path, root))
     assert text.count("warning: ") == check.SHOWN + 2  # the rest, and a doubled track
     assert "warning: 1 more like it: areas are absent" in text
+
+
+def test_frames_that_exif_turns_are_one_warning_of_each_kind(make_folder):
+    folder = make_folder()
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    for path in sorted(folder.frames.rglob("*.jpg"))[:3]:
+        Image.open(path).save(path, exif=exif)
+    report = check.check(folder.path, folder.frames, open_images=True)
+    (found,) = (f for f in report.findings if "EXIF" in f.rule)
+    assert "EXIF orientation 3 turns 3 of them, e.g. v0/00000.jpg" in str(found)
+    assert found.level == "warning"
+    how = dict(open_images=True, upright=False)
+    findings = check.check(folder.path, folder.frames, **how).findings
+    assert findings == [f for f in report.findings if f is not found]

@@ -367,6 +367,103 @@ def test_read_frame_gives_rgb_of_any_good_image(make_folder, content):
     np.testing.assert_array_equal(frame, np.asarray(want))
 
 
+def _turned(tag: int, *, height=24, width=40) -> tuple[bytes, np.ndarray]:
+    """A JPEG that EXIF turns, and how it then looks: red strip left, blue on top."""
+    pixels = np.full((height, width, 3), 90, np.uint8)
+    pixels[:8], pixels[8:, :8] = (0, 0, 255), (255, 0, 0)
+    back = {  # what a camera held so has stored
+        1: lambda x: x,
+        2: lambda x: x[:, ::-1],
+        3: lambda x: x[::-1, ::-1],
+        4: lambda x: x[::-1],
+        5: lambda x: x.swapaxes(0, 1),
+        6: lambda x: np.rot90(x),
+        7: lambda x: np.rot90(x, 2).swapaxes(0, 1),
+        8: lambda x: np.rot90(x, -1),
+    }
+    exif, file = Image.Exif(), io.BytesIO()
+    exif[0x0112] = tag
+    stored = Image.fromarray(np.ascontiguousarray(back[tag](pixels)))
+    stored.save(file, "JPEG", exif=exif, quality=95, subsampling=0)
+    return file.getvalue(), pixels
+
+
+@pytest.mark.parametrize("tag", range(1, 9))
+def test_read_frame_turns_every_orientation_upright(make_folder, tag):
+    folder = make_folder()
+    content, want = _turned(tag)
+    (folder.frames / "v0" / "00001.jpg").write_bytes(content)
+    dataset = youtube_vis.load(folder.path, folder.frames)
+    youtube_vis.check_frames(dataset)
+    frame = youtube_vis.read_frame(dataset, dataset.videos[0], 1)
+    assert np.abs(frame.astype(int) - want).mean() < 4
+    assert youtube_vis.orientation(dataset, dataset.videos[0], 1) == tag
+
+
+@pytest.mark.parametrize("tag", [3, 6])
+def test_read_frame_takes_frames_as_stored_where_it_is_told_to(make_folder, tag):
+    sides = dict(height=40, width=24) if tag == 6 else {}
+    content, upright = _turned(tag, **sides)
+    folder = make_folder()
+    (folder.frames / "v0" / "00001.jpg").write_bytes(content)
+    dataset = youtube_vis.load(folder.path, folder.frames, upright=False)
+    youtube_vis.check_frames(dataset)
+    frame = youtube_vis.read_frame(dataset, dataset.videos[0], 1)
+    want = np.rot90(upright) if tag == 6 else upright[::-1, ::-1]
+    assert np.abs(frame.astype(int) - want).mean() < 4
+    if tag == 6:
+        cure = "EXIF orientation 6 .*fit it as stored, say --as-stored, .*data.upright"
+        with pytest.raises(InputError, match=cure):
+            youtube_vis.check_frames(dataset._replace(upright=True))
+    else:
+        content, _ = _turned(6)
+        (folder.frames / "v0" / "00001.jpg").write_bytes(content)
+        with pytest.raises(InputError, match="as upright, say it without --as-stored"):
+            youtube_vis.check_frames(dataset)
+
+
+def test_a_turned_jpeg_is_decoded_small_but_never_below_max_hw(make_folder):
+    folder = make_folder(videos=((96, 160, 1),))
+    content, want = _turned(6, height=96, width=160)
+    (folder.frames / "v0/00000.jpg").write_bytes(content)
+    dataset = youtube_vis.load(folder.path, folder.frames)
+    frame = youtube_vis.read_frame(dataset, dataset.videos[0], 0, max_hw=(40, 70))
+    assert frame.shape == (48, 80, 3)
+    assert np.abs(frame.astype(int) - want[::2, ::2]).mean() < 8
+
+
+def _deep(kind: str) -> bytes:
+    ramp = np.linspace(0, 1, 24 * 40).reshape(24, 40)
+    image = {
+        "16 bits": lambda: Image.fromarray((ramp * 65535).astype(np.uint16)),
+        "floats": lambda: Image.fromarray(ramp.astype(np.float32)),
+        "32 bits": lambda: Image.fromarray((ramp * 1e6).astype(np.int32)),
+        "clear palette": lambda: Image.fromarray((ramp * 255).astype(np.uint8)),
+    }[kind]()
+    file, more = io.BytesIO(), {}
+    if kind == "clear palette":
+        image, more = image.convert("P"), dict(transparency=bytes(range(256)))
+    image.save(file, "TIFF" if kind in ("floats", "32 bits") else "PNG", **more)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["16 bits", "clear palette", "floats", "32 bits"])
+@pytest.mark.filterwarnings("error")
+def test_read_frame_gives_8_bits_of_other_pixels_or_names_them(make_folder, kind):
+    folder = make_folder()
+    (folder.frames / "v0" / "00001.jpg").write_bytes(_deep(kind))
+    dataset = youtube_vis.load(folder.path, folder.frames)
+    read = lambda: youtube_vis.read_frame(dataset, dataset.videos[0], 1)  # noqa: E731
+    if kind in ("floats", "32 bits"):
+        with pytest.raises(
+            InputError, match=f"{kind}.*without a scale: write it with 8"
+        ):
+            read()
+        return
+    want = np.linspace(0, 255, 24 * 40).reshape(24, 40, 1)
+    assert np.abs(read() - want).max() <= 1
+
+
 def test_check_frames_names_a_missing_folder(make_folder):
     folder = make_folder()
     dataset = youtube_vis.load(folder.path, folder.frames / "none")
