@@ -1,6 +1,7 @@
 """The error for a file or a setting of the user that breaks a rule."""
 
 import contextlib
+import os
 import sys
 from collections.abc import Generator
 from pathlib import Path
@@ -36,5 +37,8 @@ def as_messages() -> Generator[None]:
     except KeyboardInterrupt:
         print("stopped; what was finished is there", file=sys.stderr)
         sys.exit(130)  # as shells have it for SIGINT
+    except BrokenPipeError:  # whoever read the output has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except OSError as error:  # a full disk, a folder that may not be written
         sys.exit(f"error: {error.filename or 'disk'}: {error.strerror or error}")

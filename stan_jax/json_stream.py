@@ -5,9 +5,10 @@ import gzip
 import io
 import json
 import re
+import zipfile
 import zlib
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import orjson
@@ -229,16 +230,40 @@ def _rounded(row: object) -> bool:
     return any(type(value) is float and abs(value) >= 2**63 for value in values)
 
 
-def open_bytes(path: str | Path) -> gzip.GzipFile | io.BufferedReader:
-    """A file, unpacked if it is gzipped, whatever its name.
+def open_bytes(
+    path: str | Path,
+) -> gzip.GzipFile | io.BufferedReader | zipfile.ZipExtFile:
+    """A file, unpacked if it is gzipped or a zip of one json, whatever its name.
 
-    Raises: InputError for a video, which people hand in where a json is wanted.
+    Raises: InputError for a video, which people hand in where a json is wanted, and
+    for a zip of anything else.
     """
     if Path(path).suffix.lower() in VIDEOS and Path(path).is_file():
         raise InputError(path, "", "is a video: stan track reads it")
     with open(path, "rb") as file:
-        packed = file.read(2) == b"\x1f\x8b"
-    return gzip.GzipFile(path) if packed else open(path, "rb")
+        mark = file.read(4)
+    if mark == b"PK\x03\x04":  # as evaluation servers want results
+        return _in_zip(path)
+    return gzip.GzipFile(path) if mark[:2] == b"\x1f\x8b" else open(path, "rb")
+
+
+def _in_zip(path: str | Path) -> zipfile.ZipExtFile:
+    try:
+        names = zipfile.ZipFile(path).namelist()
+        parts = [PurePosixPath(name).parts for name in names]
+        visible = [
+            name
+            for name, part in zip(names, parts, strict=True)
+            if name.endswith(".json")
+            and not any(x.startswith(".") or x == "__MACOSX" for x in part)
+        ]
+        if len(visible) == 1:
+            file: Any = zipfile.ZipFile(path).open(visible[0])
+            return file
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
+        raise InputError(path, "", f"is a broken zip: {error}") from None
+    found = ", ".join(visible[:3]) or "none"
+    raise InputError(path, "", f"is a zip, and must hold one json, holds {found}")
 
 
 def open_text(path: str | Path) -> io.TextIOWrapper:

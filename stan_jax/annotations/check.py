@@ -5,6 +5,7 @@ training survives but an evaluator, or a reader, stumbles over.
 """
 
 import math
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -66,7 +67,8 @@ def check(
         checker.read()
     except InputError as error:  # the json itself: nothing behind it can be read
         found = checker.findings
-        found.append(Finding("error", error.file, error.record, error.rule, _REWRITE))
+        cure = error.cure or _REWRITE
+        found.append(Finding("error", error.file, error.record, error.rule, cure))
         return Report(found, checker.summary())
     if checker.by_image == {"video"} or (
         checker.by_image == {"still"} and "videos" not in checker.lists
@@ -133,6 +135,7 @@ class _Checker:
         self.masks_of: Counter = Counter()
         self.lengths: list[int] = []  # masks of each track
         self.masks_at: dict[Any, set] = defaultdict(set)  # of each video
+        self.backslashes: list[str] = []
         self._masks: list = []
 
     def say(self, level: str, record: str, rule: str, advice: str) -> None:
@@ -148,6 +151,10 @@ class _Checker:
         """The lists in the order that checking needs, whatever that of the file is."""
         late = False
         for key, i, value in self._members():
+            if i is None and key == "annotations" and value is None:
+                continue  # as OVIS has them for val: as if there were none
+            if i is None and key == "videos" and youtube_vis.is_meta(value):
+                raise InputError(self.path, "", *youtube_vis.META)
             if i is None and key in LISTS:
                 rule = f"'{key}' must be a list, is a {_kind(value)}"
                 self.error("", rule, "write a list of objects")
@@ -179,6 +186,9 @@ class _Checker:
             yield from json_stream.members(self.path)
             return
         for key, value in self._content.items():
+            if value is None:
+                yield key, None, None
+                continue
             yield key, json_stream.START, None
             yield from ((key, i, row) for i, row in enumerate(value))
 
@@ -193,7 +203,10 @@ class _Checker:
         if number is not None:
             if number in self.seen[key]:
                 advice = "give every one its own id, over the whole file"
-                self.error(where, "its id must be used only once", advice)
+                rule = f"its id must be used only once, entry {i} of {key} has it again"
+                if key == "annotations":
+                    rule += f", of video {row.get('video_id')!r:.20}"
+                self.error(where, rule, advice)
             self.seen[key].add(number)
         getattr(self, f"_{name}")(where, number, row)
 
@@ -256,13 +269,21 @@ class _Checker:
                 rule = f"{name} stands twice in the video"
                 self.warn(record, rule, "is a frame repeated on purpose?")
             seen.add(name)
+            if "\\" in name:
+                self.backslashes.append(name)
+                name = youtube_vis.posix(name)
             path = PurePosixPath(name)
-            if path.is_absolute() or ".." in path.parts or "\\" in name:
+            if path.is_absolute() or ".." in path.parts:
                 rule = f"{name!r} must be a path inside the folder of the frames"
                 advice = "write it relative to that folder, with forward slashes"
                 self.warn(record, rule, advice)
         self.counts["frames"] += len(names)
-        return [name if isinstance(name, str) else "" for name in names]
+        if (falls := _falls(names)) is not None:
+            rule = f"numbers of the frames fall from {falls[0]} to {falls[1]}"
+            self.warn(where, rule, "list the frames in the order they were taken")
+        return [
+            youtube_vis.posix(name) if isinstance(name, str) else "" for name in names
+        ]
 
     # ---- categories
 
@@ -435,6 +456,11 @@ class _Checker:
     def finish(self) -> None:
         if "videos" in self.lists - self.broken and not self.counts["videos"]:
             self.error("videos", "must list at least one video", "add the videos")
+        if self.backslashes:
+            number, frames = len(self.backslashes), self.counts["frames"]
+            rule = f"{number:,} of {frames:,} have backslashes, e.g."
+            rule += f" {self.backslashes[0]}: they are read as slashes"
+            self.warn("file_names", rule, "write forward slashes: other readers do not")
         owner: dict[str, Any] = {}
         for number, info in self.videos.items():
             for t, name in enumerate(info["names"]):
@@ -496,6 +522,18 @@ class _Checker:
         }
 
 
+def _falls(names: list) -> tuple[int, int] | None:
+    """The last numbers in the names of two frames, the second below the first."""
+    last = None
+    for name in names:
+        numbers = re.findall(r"\d+", Path(name).stem) if isinstance(name, str) else ()
+        number = int(numbers[-1]) if numbers else None
+        if last is not None and number is not None and number < last:
+            return last, number
+        last = number
+    return None
+
+
 def _spread(values: list[int]) -> dict[str, float]:
     if not values:
         return {}
@@ -509,23 +547,30 @@ def _finite(value: object) -> bool:
     return isinstance(value, int) or math.isfinite(value)
 
 
+def _kind_of(rule: str) -> str:
+    """The rule without the values that it was found with."""
+    return re.sub(r"'[^']*'|\[[^\]]*\]?|\S*[\d/\\]\S*", "#", rule)
+
+
 def _kind(value: object) -> str:
     return "null" if value is None else type(value).__name__
 
 
-def text(report: Report) -> str:
-    """Return what a person reads: findings, then the contents of the set."""
-    lines, alike = [], Counter()
+def text(report: Report, *, everything: bool = False) -> str:
+    """Return what a person reads: findings, then the contents of the set.
+
+    Of one kind of fault SHOWN stand there and the number of the others, or everything.
+    """
+    alike: dict[tuple, list[Finding]] = defaultdict(list)
     for finding in report.findings:
-        key = finding.level, finding.rule, finding.advice
-        alike[key] += 1
-        if alike[key] <= SHOWN:
-            lines.append(str(finding))
-    lines += [
-        f"{level}: {number - SHOWN} more like it: {rule}"
-        for (level, rule, _), number in alike.items()
-        if number > SHOWN
-    ]
+        alike[finding.level, _kind_of(finding.rule), finding.advice].append(finding)
+    lines = []
+    for (level, *_), found in alike.items():
+        shown = found if everything or len(found) <= SHOWN + 1 else found[:SHOWN]
+        lines += map(str, shown)
+        if left := len(found) - len(shown):
+            rule = found[0].rule
+            lines.append(f"{level}: {left:,} more of this kind (--all): {rule}")
     summary = dict(report.summary)
     sizes, categories = summary.pop("sizes"), summary.pop("categories")
     for name, value in summary.items():

@@ -238,6 +238,11 @@ def _path(dataset: Dataset, video: Video, t: int) -> Path:
     return dataset.frames_dir / video.file_names[t]
 
 
+def posix(name: str) -> str:
+    """Return the name of a frame with the backslashes of Windows as slashes."""
+    return name.replace("\\", "/")
+
+
 def orientation(dataset: Dataset, video: Video, t: int) -> int:
     """Return the EXIF orientation of frame t, see `pictures.orientation`.
 
@@ -278,7 +283,23 @@ def read_plain(path: Path, hook: Callable[[dict], Any] | None = None) -> dict:
         raise InputError(path, "", f"must be a readable json file: {error}") from None
     if not isinstance(root, dict):
         raise InputError(path, "", f"must hold an object, holds a {_kind(root)}")
+    if is_meta(root.get("videos")):
+        raise InputError(path, "", *META)
     return root
+
+
+def is_meta(videos: object) -> bool:
+    """Return whether videos are those of a meta.json: by name, each an object."""
+    return isinstance(videos, dict) and any(
+        isinstance(video, dict) for video in videos.values()
+    )
+
+
+# What is wrong with a file that people take for the annotations, and what to do.
+META = (
+    "is the meta.json of YouTube-VOS, not annotations of YouTube-VIS",
+    "name the instances.json",
+)
 
 
 def _names_frames(root: dict) -> bool:
@@ -317,7 +338,8 @@ def _videos(path: Path, root: dict) -> dict[int, Video]:
         if height < 1 or width < 1:
             rule = f"height and width must be at least 1, are {height} and {width}"
             raise InputError(path, where, rule)
-        found.append(Video(number, tuple(names), height, width, ()))
+        names = tuple(map(posix, names))
+        found.append(Video(number, names, height, width, ()))
     if not found:
         raise InputError(path, "videos", "must list at least one video, lists none")
     _unique(path, "video", [v.id for v in found])

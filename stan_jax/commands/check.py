@@ -19,6 +19,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--as-stored", action="store_true", help="frames are not turned as EXIF says"
     )
+    parser.add_argument(
+        "--all", action="store_true", help="list every finding, not a few of each kind"
+    )
     parser.add_argument("--json", metavar="FILE", help="also write everything there")
 
 
@@ -34,7 +37,7 @@ def run(args: argparse.Namespace) -> None:
         raise InputError("--frames", "", "needs the folder of the frames")
     how = dict(open_images=args.frames, upright=not args.as_stored)
     report = check.check(args.annotations, args.folder, **how)
-    print(check.text(report))
+    print(check.text(report, everything=args.all))
     if args.json:
         rows = [finding._asdict() for finding in report.findings]
         content = {"findings": rows, "summary": report.summary}

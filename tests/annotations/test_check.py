@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stan_jax.annotations import check
+from stan_jax.annotations import check, youtube_vis
 from stan_jax.commands import main
+from stan_jax.errors import InputError
 
 HW = 12, 16
 
@@ -151,8 +152,8 @@ CORPUS = [
     ),
     (
         W,
-        "video 1, frame 1",
-        "inside the folder",
+        "file_names",
+        "1 of 6 have backslashes",
         change("videos", 0, "file_names", 1, value="v1\\1.png"),
     ),
     (
@@ -445,10 +446,67 @@ def test_many_findings_of_one_kind_are_told_once(tmp_path):
     root = content()
     for row in root["annotations"]:
         del row["areas"]
-    root["annotations"] += [dict(root["annotations"][2], id=9)]
-    text = check.text(findings(tmp_path, root))
-    assert text.count("warning: ") == check.SHOWN + 2  # the rest, and a doubled track
-    assert "warning: 1 more like it: areas are absent" in text
+    root["annotations"] += [dict(root["annotations"][2], id=i) for i in (9, 10)]
+    report = findings(tmp_path, root)
+    text = check.text(report)
+    assert text.count("warning: ") == check.SHOWN + 1 + 2  # the rest, doubled tracks
+    assert "warning: 2 more of this kind (--all): areas are absent" in text
+    assert check.text(report, everything=True).count("areas are absent") == 5
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("'v1/00001.jpg' must be a path", "'v2/3.jpg' must be a path"),
+        ("area is 12.5, the mask has 9 pixels", "area is 3, the mask has 100 pixels"),
+        (
+            "box [1, 2.5, 3, 4] leaves its 24 x 40 frame",
+            "box [-1, 0, 9] leaves its 3 x 1 frame",
+        ),
+    ],
+)
+def test_findings_of_one_kind_differ_in_their_values_alone(one, other):
+    assert check._kind_of(one) == check._kind_of(other)
+    assert check._kind_of(one) != check._kind_of("areas are absent")
+
+
+def test_backslashes_and_falling_numbers_are_told_once(tmp_path, make_folder):
+    folder = make_folder(videos=((24, 40, 12), (24, 40, 3)))
+    for video in folder.content["videos"]:
+        names = sorted(str(t) for t in range(len(video["file_names"])))
+        folder_name = video["file_names"][0].split("/")[0]
+        video["file_names"] = [f"{folder_name}\\{name}.jpg" for name in names]
+    for path in sorted(folder.frames.rglob("*.jpg")):
+        path.rename(path.with_name(f"{int(path.stem)}.jpg"))
+    folder.write()
+    report = check.check(folder.path, folder.frames, open_images=True)
+    found = [
+        str(f) for f in report.findings if "slashes" in f.rule or "fall" in f.rule
+    ]
+    assert len(found) == 2
+    assert "numbers of the frames fall from 11 to 2" in found[0]
+    assert r"15 of 15 have backslashes, e.g. v0\0.jpg: they are read as" in found[1]
+    assert not report.errors
+    dataset = youtube_vis.load(folder.path, folder.frames)
+    youtube_vis.check_frames(dataset)
+
+
+def test_annotations_that_are_null_are_none(tmp_path):
+    for change in (dict(annotations=None), None):
+        root = content()
+        root.pop("annotations")
+        report = findings(tmp_path, root | (change or {}))
+        assert not report.errors
+        assert report.summary["annotated"] is False
+
+
+def test_meta_json_of_youtube_vos_is_named(tmp_path):
+    path = tmp_path / "meta.json"
+    path.write_text('{"videos": {"003234408d": {"objects": {}}}}')
+    report = check.check(path)
+    assert "is the meta.json of YouTube-VOS" in str(report.findings[0])
+    with pytest.raises(InputError, match="is the meta.json of YouTube-VOS"):
+        youtube_vis.load(path, tmp_path)
 
 
 def test_frames_that_exif_turns_are_one_warning_of_each_kind(make_folder):
