@@ -388,6 +388,8 @@ class _Checker:
             if entry and mask is None:
                 rule = "the mask has no pixel"
                 self.warn(record, rule, "write null where nothing is seen")
+            if loose := segmentations.loose_ends(entry):
+                self.warn(record, loose, "remove them: they are passed over")
             if mask is not None and segmentations.odd_runs(entry):
                 rule = "a run inside the mask has length 0"
                 self.warn(record, rule, "encode it again: evaluators disagree on it")

@@ -19,8 +19,6 @@ def compress(segmentation: object, height: int, width: int) -> RLE | None:
     if segmentation is None or segmentation == []:
         return None
     if isinstance(segmentation, list):
-        if any(isinstance(points, list) and len(points) % 2 for points in segmentation):
-            raise ValueError("polygon must be a list x1, y1, x2, y2, ... of numbers")
         joined = from_polygons(segmentation, height, width)
         return joined if codec.area(joined) else None
     if not isinstance(segmentation, dict):
@@ -54,27 +52,44 @@ def pack_counts(entry: dict) -> dict:
 def from_polygons(polygons: list, height: int, width: int) -> RLE:
     """Compressed RLE of what polygons x1, y1, x2, y2, ... cover; perhaps no pixel.
 
-    A last x without its y is passed over, as pycocotools does.
+    A last x without its y is passed over, as pycocotools does, and so are parts of one
+    or two points beside a whole polygon: see `loose_ends`.
     Raises: ValueError with the broken rule.
     """
     side = max(height, width)
     if not (0 < height < MOST and 0 < width < MOST):
         raise ValueError(f"polygon needs a frame, has one of {height} x {width}")
+    if polygons and all(type(x) in (int, float) for x in polygons):
+        raise ValueError("must be a list of polygons: write [[x1, y1, ...]]")
     for polygon in polygons:
         numbers = isinstance(polygon, list) and all(
             type(x) in (int, float) for x in polygon
         )
         if not numbers:
             raise ValueError("polygon must be a list x1, y1, x2, y2, ... of numbers")
-        if len(polygon) < 6:
-            rule = f"polygon must have at least 3 points, has {len(polygon) // 2}"
-            raise ValueError(rule)
         # Drawing takes memory in proportion to the length of the outline.
         if not all(-side <= x <= 2 * side for x in polygon):
             raise ValueError(
                 f"polygon must lie in or near its {height} x {width} frame"
             )
-    return codec.encode_polygons(polygons, (height, width))
+    whole = [polygon for polygon in polygons if len(polygon) >= 6]
+    if polygons and not whole:
+        most = max(map(len, polygons))
+        rule = f"polygon must have at least 3 points, has {most // 2}"
+        if most == 4:
+            rule += ": two corners of a box? write all four"
+        raise ValueError(rule)
+    return codec.encode_polygons(whole, (height, width))
+
+
+def loose_ends(segmentation: object) -> str:
+    """Return what of valid polygons is passed over, or nothing."""
+    if not isinstance(segmentation, list):
+        return ""
+    if stray := sum(len(polygon) < 6 for polygon in segmentation):
+        return f"{stray} of {len(segmentation)} polygons have fewer than 3 points"
+    odd = [len(polygon) for polygon in segmentation if len(polygon) % 2]
+    return f"polygon has {odd[0]} numbers, the last x has no y" if odd else ""
 
 
 def odd_runs(segmentation: object) -> bool:

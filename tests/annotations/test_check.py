@@ -201,7 +201,20 @@ CORPUS = [
     (E, "annotation 1, frame 0", "cut or foreign", mask(rle("!!"))),
     (E, "annotation 1, frame 0", "cut or foreign", mask(rle(""))),
     (E, "annotation 1, frame 0", "at least 3 points", mask([[1, 1, 5, 5]])),
-    (E, "annotation 1, frame 0", "polygon must be a list", mask([[1, 1, 5, 5, 3]])),
+    (E, "annotation 1, frame 0", "write [[x1, y1, ...]]", mask([1, 1, 5, 5, 3, 3])),
+    (E, "annotation 1, frame 0", "two corners of a box?", mask([[1, 1, 5, 5]])),
+    (
+        W,
+        "annotation 1, frame 0",
+        "polygon has 9 numbers, the last x has no y",
+        mask([[0, 2, 5, 2, 5, 9, 0, 9, 4]]),
+    ),
+    (
+        W,
+        "annotation 1, frame 0",
+        "1 of 2 polygons have fewer than 3 points",
+        mask([[0, 2, 5, 2, 5, 9, 0, 9], [4.0, 4.0]]),
+    ),
     (E, "annotation 1, frame 0", "must lie in or near", mask([[0, 0, 9, 0, 9, 999]])),
     (E, "annotation 1", "bboxes must have 3 entries", a("bboxes", [None])),
     (E, "annotation 1", "bboxes must be a list", a("bboxes", "none")),
@@ -480,9 +493,7 @@ def test_backslashes_and_falling_numbers_are_told_once(tmp_path, make_folder):
         path.rename(path.with_name(f"{int(path.stem)}.jpg"))
     folder.write()
     report = check.check(folder.path, folder.frames, open_images=True)
-    found = [
-        str(f) for f in report.findings if "slashes" in f.rule or "fall" in f.rule
-    ]
+    found = [str(f) for f in report.findings if "slashes" in f.rule or "fall" in f.rule]
     assert len(found) == 2
     assert "numbers of the frames fall from 11 to 2" in found[0]
     assert r"15 of 15 have backslashes, e.g. v0\0.jpg: they are read as" in found[1]

@@ -102,6 +102,17 @@ def test_mask_is_the_same_from_all_forms(make_folder):
         np.testing.assert_array_equal(youtube_vis.mask(found, 24, 40), want)
 
 
+@pytest.mark.parametrize("loose", [[[4.0, 4.0]], [[1, 1, 9, 9], [3, 3]], None])
+def test_loose_ends_of_polygons_are_passed_over(loose):
+    whole = [2, 2, 12, 2, 12, 9, 2, 9]
+    given = [[*whole, 5]] if loose is None else [whole, *loose]
+    assert segmentations.compress(given, 24, 40) == segmentations.compress(
+        [whole], 24, 40
+    )
+    assert segmentations.loose_ends(given)
+    assert not segmentations.loose_ends([whole])
+
+
 def test_mask_joins_the_polygons_of_one_object():
     two = [[1, 1, 4, 1, 4, 4, 1, 4], [6, 2, 8, 2, 8, 9, 6, 9]]
     joined = segmentations.compress(two, 10, 10)
@@ -260,8 +271,7 @@ BAD = {
         "annotation 101, frame 1",
         "at least 3 points, has 2",
     ),
-    "half a point": (_segmentation([[1, 1, 5, 5, 3, 3, 2]]), "frame 1", "x1, y1, x2"),
-    "flat polygon": (_segmentation([1, 1, 5, 5, 3, 3]), "frame 1", "x1, y1, x2"),
+    "flat polygon": (_segmentation([1, 1, 5, 5, 3, 3]), "frame 1", "write ..x1, y1"),
     "endless polygon": (_segmentation([[1, 1, 5, np.nan, 3, 3]]), "frame 1", "near"),
     "vast polygon": (_segmentation([[1, 1, 10**400, 5, 3, 3]]), "frame 1", "near"),
     "far polygon": (_segmentation([[1, 1, 1e12, 5, 3, 3]]), "frame 1", "in or near"),
