@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from stan_jax.errors import InputError
-from stan_jax.evaluation import tracking_metrics, youtube_vis_ap
+from stan_jax.evaluation import reasons, tracking_metrics, youtube_vis_ap
 from stan_jax.evaluation.worker_pool import open_pool
 from stan_jax.metrics import error_kinds, tracking
 from stan_jax.metrics.error_kinds import Breakdown
@@ -43,6 +43,7 @@ class Scores(NamedTuple):
     names: dict[Any, str]  # of the categories
     lost: Breakdown | None  # where the AP goes, if it was asked for
     warnings: list[str]  # what counts otherwise than one would think
+    reason: str = ""  # why the AP is about 0, if it is
 
 
 class Part(NamedTuple):
@@ -68,18 +69,26 @@ def score_files(
       class_agnostic: all categories are one; tracking metrics always see them so.
       workers: processes that share the videos.
       errors: also say where the AP goes.
-    Raises: InputError as `youtube_vis_ap.evaluate_files`.
+    Raises: InputError as `youtube_vis_ap.evaluate_files`, and where there are no
+    annotations.
     """
     with open_pool(workers) as pool:
         truth = readers.true_tracks(instances_path)
+        if not truth.tracks:
+            rule = "has no annotations: nothing to score"
+            cure = "`stan submit` makes the zip for a server"
+            raise InputError(instances_path, "", rule, cure)
         ids = [c["id"] for c in truth.categories]
         score = VideoAp(ids, class_agnostic)
         paths = instances_path, results_path
         work = partial(_one_video, score.groups, paths, ids if errors else None)
         parts, found = pool.run(work, truth, results_path)
-    for video_id, part in parts.items():
-        score.add_matched(video_id, part.matched)
-    stats = score.finish()
+        for video_id, part in parts.items():
+            score.add_matched(video_id, part.matched)
+        stats, reason = score.finish(), ""
+        if stats["AP"] < reasons.NOTHING:
+            told = pool.run(reasons.facts, truth, results_path).parts
+            reason = f"AP is about 0: {reasons.reason(told.values())}"
     curves = {name: stats.pop(name) for name in ("precision", "recall", "scores")}
     rows = [] if class_agnostic else _categories(truth, found, curves)
     official = {name: float(value) for name, value in stats.items()}
@@ -101,6 +110,7 @@ def score_files(
         _names(truth),
         error_kinds.total(ids, corrected) if errors else None,
         [*told, *untold],
+        reason,
     )
 
 
@@ -199,6 +209,8 @@ def text(scores: Scores) -> str:
     lines += [f"{name:>8} {_figure(value)}" for name, value in scores.tracking.items()]
     if scores.lost:
         lines += ["", error_kinds.text(scores.lost, scores.names)]
+    if scores.reason:
+        lines += ["", scores.reason]
     if scores.warnings:
         lines += ["", *(f"warning: {text}" for text in scores.warnings)]
     return "\n".join(lines)
@@ -218,6 +230,7 @@ def as_json(scores: Scores) -> dict[str, Any]:
         "categories": [row._asdict() for row in scores.categories],
         "tracking": scores.tracking or None,
         "warnings": scores.warnings,
+        "reason": scores.reason or None,
     }
     if scores.lost:
         errors = [error._asdict() for error in scores.lost.errors]
