@@ -60,17 +60,14 @@ def from_id_images(
     mots: 16-bit ids of class x 1000 + number, 10000 is ignored (MOTS); else a pixel is
     the number of its object, 0 is background, and all are of one class (DAVIS).
     suffix: of the frames that belong to them, in folders of the same names.
-    Raises: InputError for an image that is no id mask or has another size.
+    The folders may lie deeper, if all in one place; a folder of PNGs is one video.
+    Raises: InputError for an image that is no id mask or has another size, and where
+    most ids have no inside: greys of a mask that was resized.
     """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise InputError(folder, "", "must be a folder of folders of PNGs")
     videos, tracks, classes = [], [], set()
-    for place in sorted((x for x in folder.iterdir() if x.is_dir()), key=natural):
-        files = sorted(place.glob("*.png"), key=natural)
-        if not files:
-            continue
+    for place, files in _id_folders(Path(folder)):
         number, size, masks = len(videos) + 1, None, {}
+        inside: set[int] = set()
         for t, file in enumerate(files):
             ids = _ids(file, mots)
             if size not in (None, ids.shape):
@@ -80,6 +77,14 @@ def from_id_images(
             for value in np.unique(ids[ids > 0]).tolist():
                 absent: list = [None] * len(files)
                 masks.setdefault(value, absent)[t] = codec.encode(ids == value)
+            inside |= _with_inside(ids)
+        if len(masks) >= 8 and len(masks) > 2 * len(inside & set(masks)):
+            rims = len(set(masks) - inside)
+            rule = (
+                f"holds {len(masks)} ids, {rims} of which only rim others: are they the"
+                " greys of a resized mask? resize without smoothing (nearest)"
+            )
+            raise InputError(place, f"video {place.name}", rule)
         names = [f"{place.name}/{file.stem}{suffix}" for file in files]
         videos.append(_video(number, names, size or (0, 0)))
         for value, found in sorted(masks.items()):
@@ -88,13 +93,45 @@ def from_id_images(
             classes.add(kind)
             row = {"video_id": number, "category_id": kind, "iscrowd": int(crowd)}
             tracks.append({**row, "segmentations": found})
-    if not videos:
-        raise InputError(folder, "", "must hold folders of PNGs, holds none")
     names = MOTS_CLASSES if mots else {1: "object"}
     categories = [
         {"id": c, "name": names.get(c, f"class {c}")} for c in sorted(classes)
     ]
     return _official(videos, categories, tracks)
+
+
+def _id_folders(folder: Path) -> list[tuple[Path, list[Path]]]:
+    """The folders that hold PNGs, and those, in the order people count in.
+
+    Raises: InputError where there are none, or where they lie in several places.
+    """
+    if not folder.is_dir():
+        raise InputError(folder, "", "must be a folder of folders of PNGs")
+    found = defaultdict(list)
+    for file in folder.rglob("*"):
+        hidden = any(x.startswith(".") for x in file.relative_to(folder).parts)
+        if file.suffix.lower() == ".png" and file.is_file() and not hidden:
+            found[file.parent].append(file)
+    places = {place.parent for place in found}
+    if not found:
+        rule = "must hold folders of PNGs, holds none, at any depth"
+        raise InputError(folder, "", rule)
+    if len(places) > 1:
+        some = ", ".join(str(place.relative_to(folder)) for place in sorted(found)[:4])
+        rule = f"holds PNGs in several places ({some}): name the folder of one of them"
+        raise InputError(folder, "", rule)
+    return [
+        (place, sorted(found[place], key=natural))
+        for place in sorted(found, key=natural)
+    ]
+
+
+def _with_inside(ids: Int[np.ndarray, "h w"]) -> set[int]:
+    """Ids that have a pixel whose four neighbours are of the same object."""
+    middle = ids[1:-1, 1:-1]
+    same = (middle == ids[:-2, 1:-1]) & (middle == ids[2:, 1:-1])
+    same &= (middle == ids[1:-1, :-2]) & (middle == ids[1:-1, 2:])
+    return set(np.unique(middle[same]).tolist())
 
 
 def _ids(file: Path, mots: bool) -> Int[np.ndarray, "h w"]:

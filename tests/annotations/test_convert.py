@@ -349,3 +349,55 @@ def test_command_converts_every_kind(tmp_path, capsys):
         main.main(coco)
     with pytest.raises(SystemExit, match="must be at least 1"):
         main.main([*coco, images, frames, "--length=0"])
+
+
+def _id_png(path, ids):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(ids.astype(np.uint8)).save(path, "PNG")
+
+
+def _two_objects():
+    ids = np.zeros((20, 30))
+    ids[2:9, 3:12], ids[11:18, 15:25] = 1, 2
+    return ids
+
+
+@pytest.mark.parametrize(
+    ("prefix", "suffix"),
+    [("", ".png"), ("Annotations/480p/", ".png"), ("a/", ".PNG")],
+)
+def test_folders_of_ids_are_found_at_any_depth_and_hidden_ones_passed_over(
+    tmp_path, prefix, suffix
+):
+    for name in ("v1/00000", "v1/00005", "v2/00000"):
+        _id_png(tmp_path / f"{prefix}{name}{suffix}", _two_objects())
+        _id_png(
+            tmp_path / f"{prefix}.ipynb_checkpoints/{name[-5:]}.png", _two_objects()
+        )
+    (tmp_path / f"{prefix}v1/._00000.png").write_bytes(b"of macOS")
+    for start in (tmp_path, tmp_path / prefix):
+        root = convert.from_id_images(start)
+        names = [video["file_names"] for video in root["videos"]]
+        assert names == [["v1/00000.jpg", "v1/00005.jpg"], ["v2/00000.jpg"]]
+        assert len(root["annotations"]) == 4
+    (video,) = convert.from_id_images(tmp_path / f"{prefix}v1")["videos"]
+    assert video["file_names"] == ["v1/00000.jpg", "v1/00005.jpg"]
+
+
+def test_ids_in_several_places_are_not_guessed_at(tmp_path):
+    for name in ("Annotations/480p/v1/0", "Annotations/1080p/v1/0"):
+        _id_png(tmp_path / f"{name}.png", _two_objects())
+    rule = r"several places \(Annotations/1080p/v1, Annotations/480p/v1\)"
+    with pytest.raises(InputError, match=rule):
+        convert.from_id_images(tmp_path)
+
+
+def test_greys_of_a_resized_mask_are_no_objects_and_many_objects_are(tmp_path):
+    square = Image.fromarray((_two_objects() > 0).astype(np.uint8) * 255)
+    smooth = np.asarray(square.resize((77, 51), Image.Resampling.BICUBIC))
+    _id_png(tmp_path / "smooth/v1/0.png", smooth)
+    with pytest.raises(InputError, match="ids, .* of which only rim others.*nearest"):
+        convert.from_id_images(tmp_path / "smooth")
+    many = np.kron(np.arange(1, 41).reshape(5, 8), np.ones((4, 4)))
+    _id_png(tmp_path / "many/v1/0.png", many)
+    assert len(convert.from_id_images(tmp_path / "many")["annotations"]) == 40
