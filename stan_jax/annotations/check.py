@@ -74,15 +74,24 @@ def check(
         checker.by_image == {"still"} and "videos" not in checker.lists
     ):
         root = youtube_vis.read_json(Path(annotations))
-        stills = checker.by_image == {"still"}
+        rows = root.get("annotations")
+        tracked = isinstance(rows, list) and any(
+            isinstance(row, dict) and convert.track_of(row) is not None for row in rows
+        )
+        stills = checker.by_image == {"still"} and not tracked
         made = convert.from_stills if stills else convert.from_cocovid
+        balance = convert.Balance()
         try:
-            checker = _Checker(Path(annotations), made(root, annotations))
+            content = made(root, annotations, balance)
+            checker = _Checker(Path(annotations), content)
             checker.format = "COCO" if stills else "CocoVID"
             checker.read()
         except InputError as error:
             finding = "error", str(annotations), error.record, error.rule, _REWRITE
             return Report([Finding(*finding)], checker.summary())
+        for reason, (number, example) in balance.left.items():
+            rule = f"{number:,} {reason}, e.g. {example}"
+            checker.warn("annotations", rule, "draw masks: without they are left out")
         kind = "coco" if stills else "cocovid"
         rule = f"has annotations by image, as {checker.format} has"
         checker.warn("", rule, f"`stan convert {kind}` writes the official format")

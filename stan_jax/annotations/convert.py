@@ -24,6 +24,27 @@ MOTS_CLASSES = {1: "car", 2: "pedestrian"}
 MOTS_IGNORE = 10_000  # a region that counts for nobody: class 10, a crowd
 
 
+class Balance:
+    """What a conversion has left out, by reason: how often, and one example."""
+
+    def __init__(self):
+        self.left: dict[str, list] = {}
+
+    def leave(self, reason: str, example: str) -> None:
+        """Count one record that is left out."""
+        self.left.setdefault(reason, [0, example])[0] += 1
+
+    def lines(self) -> list[str]:
+        """Return a line for each reason."""
+        return [
+            f"warning: {number:,} {reason}, e.g. {example}: left out"
+            for reason, (number, example) in self.left.items()
+        ]
+
+
+BOXES = "annotations have no mask, a box alone"
+
+
 def _official(videos: list, categories: list, tracks: list[dict]) -> dict[str, Any]:
     """The file of tracks with `video_id`, `category_id` and `segmentations`."""
     annotations = []
@@ -191,27 +212,39 @@ def to_id_images(annotations: str | Path, out: str | Path) -> tuple[int, int]:
     return number, hidden
 
 
-def from_cocovid(root: dict, file: str | Path = "annotations") -> dict[str, Any]:
+def from_cocovid(
+    root: dict, file: str | Path = "annotations", balance: Balance | None = None
+) -> dict[str, Any]:
     """CocoVID (mmtracking): images with `video_id` and `frame_id`, one mask each.
 
-    Tracks are told apart by `instance_id` within a video.
-    Raises: InputError for a record that lacks what it needs.
+    Tracks are told apart by `instance_id` or `track_id` within a video, which may stand
+    among the `attributes`, as CVAT has it; masks of one track in one image are pieces
+    of it. Where no videos are listed each folder of the images is one.
+    Raises: InputError for a record that lacks what it needs, and where no annotation
+    has a mask.
     """
+    balance = balance or Balance()
+    if "videos" not in root:
+        root = _by_folder(root, file)
     videos, place = [], {}
     frames = defaultdict(list)
     for i, image in enumerate(_list(root, "images", file)):
         for key in ("id", "video_id", "frame_id", "file_name", "height", "width"):
             _need(image, key, file, f"images[{i}]")
+        try:
+            image = image | {"frame_id": int(str(image["frame_id"]))}
+        except ValueError:
+            rule = f"frame_id must be numbers, is {image['frame_id']!r:.40}"
+            raise InputError(file, f"images[{i}]", rule) from None
+        if image["id"] in place:
+            rule = f"id {image['id']} must be that of one image in the whole file"
+            raise InputError(file, f"images[{i}]", rule)
+        place[image["id"]] = (image["video_id"], 0)
         frames[image["video_id"]].append(image)
-    sizes = {}
+    place, sizes = {}, {}
     for i, video in enumerate(_list(root, "videos", file)):
         number = _need(video, "id", file, f"videos[{i}]")
-        try:
-            shown = sorted(frames[number], key=lambda image: image["frame_id"])
-        except TypeError:
-            raise InputError(
-                file, f"video {number}", "frame_id must be numbers"
-            ) from None
+        shown = sorted(frames[number], key=lambda image: image["frame_id"])
         if not shown:
             raise InputError(file, f"video {number}", "must have images, has none")
         sizes[number] = _size(shown[0], file, f"video {number}")
@@ -227,11 +260,14 @@ def from_cocovid(root: dict, file: str | Path = "annotations") -> dict[str, Any]
         place |= {image["id"]: (number, t) for t, image in enumerate(shown)}
     length = {video["id"]: len(video["file_names"]) for video in videos}
     tracks: dict[tuple, dict] = {}
-    for i, row in enumerate(_list(root, "annotations", file)):
+    rows = _list(root, "annotations", file)
+    for i, row in enumerate(rows):
         where = f"annotations[{i}]"
-        image, instance = (
-            _need(row, k, file, where) for k in ("image_id", "instance_id")
-        )
+        image = _need(row, "image_id", file, where)
+        instance = track_of(row)
+        if instance is None:
+            rule = "must have 'instance_id' or 'track_id', a number or a text"
+            raise InputError(file, where, rule)
         if image not in place:
             rule = f"image_id {image!r} is not among the images of the listed videos"
             raise InputError(file, where, rule)
@@ -252,23 +288,61 @@ def from_cocovid(root: dict, file: str | Path = "annotations") -> dict[str, Any]
                 f"instance {instance} is of category {track['category_id']} elsewhere"
             )
             raise InputError(file, where, f"{rule}, here of {category}")
-        if t in track.setdefault("frames", set()):
-            rule = f"instance {instance} must have one mask in image {image}"
-            raise InputError(file, where, rule)
-        track["frames"].add(t)
         track["iscrowd"] |= int(bool(row.get("iscrowd", 0)))
-        track["segmentations"][t] = _mask(row, sizes[number], file, where)
-    for track in tracks.values():
-        del track["frames"]
-    categories = _list(root, "categories", file)
-    return _official(videos, categories, list(tracks.values()))
+        if (mask := _mask(row, sizes[number], file, where)) is None:
+            balance.leave(BOXES, where)
+            continue
+        if before := track["segmentations"][t]:
+            mask = codec.encode(codec.decode(before) | codec.decode(mask))
+        track["segmentations"][t] = mask
+    _require_masks(rows, balance, file)
+    shown = [track for track in tracks.values() if any(track["segmentations"])]
+    return _official(videos, _list(root, "categories", file), shown)
 
 
-def from_stills(root: dict, file: str | Path = "annotations") -> dict[str, Any]:
+def track_of(row: dict) -> Any:
+    """Return what tells the track of an annotation apart, if anything does."""
+    attributes = row.get("attributes")
+    places = (row, attributes if isinstance(attributes, dict) else {})
+    for key in ("instance_id", "track_id"):
+        for place in places:
+            if isinstance(place.get(key), str | int | float):
+                return place[key]
+    return None
+
+
+def _by_folder(root: dict, file: str | Path) -> dict:
+    """Return the file with a video for each folder of its images, in their order."""
+    folders = defaultdict(list)
+    for i, image in enumerate(_list(root, "images", file)):
+        name = str(_need(image, "file_name", file, f"images[{i}]"))
+        folders[Path(youtube_vis.posix(name)).parent].append(
+            (natural(Path(name)), image)
+        )
+    videos, images = [], []
+    for number, (folder, found) in enumerate(sorted(folders.items()), start=1):
+        videos.append({"id": number, "name": str(folder)})
+        found = [image for _, image in sorted(found, key=lambda x: x[0])]
+        images += [
+            image | {"video_id": number, "frame_id": t} for t, image in enumerate(found)
+        ]
+    return root | {"videos": videos, "images": images}
+
+
+def _require_masks(rows: list[dict], balance: Balance, file: str | Path) -> None:
+    if rows and balance.left.get(BOXES, [0])[0] == len(rows):
+        rule = f"none of {len(rows)} has a mask: boxes alone cannot be converted"
+        raise InputError(file, "annotations", rule)
+
+
+def from_stills(
+    root: dict, file: str | Path = "annotations", balance: Balance | None = None
+) -> dict[str, Any]:
     """COCO images as they are: every image a video of one frame.
 
     Raises: InputError for a record that lacks what it needs.
     """
+    balance = balance or Balance()
     videos, tracks = {}, []
     for i, image in enumerate(_list(root, "images", file)):
         where = f"images[{i}]"
@@ -284,12 +358,15 @@ def from_stills(root: dict, file: str | Path = "annotations") -> dict[str, Any]:
                 file, where, f"image_id {number!r} is not among the images"
             )
         size = videos[number]["height"], videos[number]["width"]
+        if (mask := _mask(row, size, file, where)) is None:
+            balance.leave(BOXES, where)
+            continue
         tracks.append(
             {
                 "video_id": number,
                 "category_id": _need(row, "category_id", file, where),
                 "iscrowd": int(bool(row.get("iscrowd", 0))),
-                "segmentations": [_mask(row, size, file, where)],
+                "segmentations": [mask],
             }
         )
     return _official(list(videos.values()), _list(root, "categories", file), tracks)
@@ -307,8 +384,6 @@ def _size(row: dict, file, where: str) -> tuple[int, int]:
 
 
 def _mask(row: dict, size: tuple, file, where: str) -> RLE | None:
-    if "segmentation" not in row:
-        raise InputError(file, where, "must have 'segmentation': a box is no mask")
     try:
         return segmentations.compress(row.get("segmentation"), *size)
     except (ValueError, TypeError) as error:
@@ -340,6 +415,7 @@ def from_images(
     length: int = 8,
     seed: int = 0,
     file: str | Path = "annotations",
+    balance: Balance | None = None,
     watch: Callable[[int], None] = lambda number: None,
 ) -> dict[str, Any]:
     """Turn COCO images into pseudo-videos: a window glides over the still image.
@@ -351,8 +427,19 @@ def from_images(
       length: frames of each video.
       seed: of the paths; with it all is the same each time.
       watch: called with the number of images done.
-    Raises: InputError for a broken record or image.
+    Raises: InputError for a broken record or image, before anything is written, and for
+    a file with tracks, whose images are the frames of a video.
     """
+    balance = balance or Balance()
+    tracked = [
+        i
+        for i, row in enumerate(_list(root, "annotations", file))
+        if track_of(row) is not None
+    ]
+    if tracked:
+        rule = "has a track_id: the images are frames of a video"
+        cure = "`stan convert cocovid` takes it"
+        raise InputError(file, f"annotations[{tracked[0]}]", rule, cure)
     listed = [image.get("id") for image in _list(root, "images", file)]
     for number, often in Counter(listed).items():
         if often > 1:
@@ -383,11 +470,13 @@ def from_images(
         for k, row in by_image[_need(entry, "id", file, f"images[{i}]")]:
             where = f"annotations[{k}]"
             if (rle := _mask(row, size, file, where)) is None:
+                balance.leave(BOXES, where)
                 continue
             mask = codec.decode(rle)
             masks = [_shown(warp_mask(mask, step)) for step in path]
             if not any(masks):
-                continue  # the window never sees it
+                balance.leave("annotations lie where the clip never looks", where)
+                continue
             tracks.append(
                 {
                     "video_id": i + 1,
@@ -397,6 +486,7 @@ def from_images(
                 }
             )
         watch(i + 1)
+    _require_masks(_list(root, "annotations", file), balance, file)
     return _official(videos, _list(root, "categories", file), tracks)
 
 

@@ -56,6 +56,7 @@ def run(args: argparse.Namespace) -> None:
             print(f"{hidden} tracks are behind others in every frame: not in them")
         return
     require_place(args.out, args.source)
+    balance = convert.Balance()
     if args.kind in ("davis", "mots"):
         suffix = args.suffix or ".jpg"
         if not suffix.startswith("."):
@@ -65,7 +66,7 @@ def run(args: argparse.Namespace) -> None:
         )
     elif args.kind == "cocovid":
         content = youtube_vis.read_json(Path(args.source))
-        root = convert.from_cocovid(content, args.source)
+        root = convert.from_cocovid(content, args.source, balance)
     else:
         length = 8 if args.length is None else args.length
         if not args.images or not args.frames:
@@ -79,6 +80,9 @@ def run(args: argparse.Namespace) -> None:
                 rule = f"must be at least {minimum}, is {value}"
                 raise InputError(f"--{name}", "", rule)
         content = youtube_vis.read_json(Path(args.source))
+        # Everything that can be wrong with the json comes before the first clip.
+        stills = convert.from_stills(content, args.source)
+        check.require(args.source, stills)
         images = content.get("images")
         total = len(images) if isinstance(images, list) else 0
         with progress.Bar("images", total) as bar:
@@ -89,11 +93,15 @@ def run(args: argparse.Namespace) -> None:
                 length=length,
                 seed=args.seed or 0,
                 file=args.source,
+                balance=balance,
                 watch=lambda number: bar.advance(),
             )
     check.require(args.source, root)
     with replacing(args.out) as partial:
         partial.write_text(json.dumps(root))
-    print(
-        f"{len(root['videos'])} videos, {len(root['annotations'])} tracks: {args.out}"
-    )
+    for line in balance.lines():
+        print(line)
+    masks = sum(sum(map(bool, row["segmentations"])) for row in root["annotations"])
+    frames = sum(video["length"] for video in root["videos"])
+    counts = f"{len(root['videos'])} videos, {frames} frames"
+    print(f"{counts}, {len(root['annotations'])} tracks, {masks} masks: {args.out}")

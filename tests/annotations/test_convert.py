@@ -196,7 +196,7 @@ def test_cocovid_frames_are_put_in_order(tmp_path):
         ("annotations", 1, "category_id", 6, "is of category 5 elsewhere, here of 6"),
         ("annotations", 0, "instance_id", None, "must have 'instance_id'"),
         ("annotations", 0, "segmentation", "x", "segmentation: must be null"),
-        ("annotations", 1, "image_id", 10, "instance 8 must have one mask in image 10"),
+        ("images", 1, "id", 12, "id 12 must be that of one image in the whole file"),
         ("images", 0, "frame_id", 0, "frame_id 0 must be that of one image"),
         ("images", 0, "height", 21, "a/2.jpg must have the size of the first frame"),
         ("images", 1, "height", "20", "height and width must be whole numbers"),
@@ -210,11 +210,61 @@ def test_broken_cocovid_is_named(key, i, field, value, rule):
         convert.from_cocovid(root, "c.json")
 
 
-def test_boxes_without_masks_are_refused():
+def test_boxes_without_masks_are_counted_and_alone_refused(tmp_path, capsys):
     root = cocovid()
     del root["annotations"][0]["segmentation"]
-    with pytest.raises(InputError, match=r"\[0\]: must have 'segmentation': a box"):
+    source, out = tmp_path / "c.json", tmp_path / "o.json"
+    source.write_text(json.dumps(root))
+    main.main(["convert", "cocovid", str(source), str(out)])
+    said = capsys.readouterr().out
+    assert "1 annotations have no mask, a box alone, e.g. annotations[0]: left" in said
+    assert "1 videos, 3 frames, 1 tracks, 1 masks" in said
+    root["annotations"][1]["segmentation"] = []
+    with pytest.raises(InputError, match="none of 2 has a mask: boxes alone cannot"):
         convert.from_cocovid(root)
+
+
+@pytest.mark.parametrize("where", ["instance_id", "track_id", "attributes"])
+def test_cocovid_takes_track_ids_texts_of_numbers_and_masks_in_pieces(where):
+    root, hw = cocovid(), (20, 30)
+    for row in root["annotations"]:
+        row[where] = row.pop("instance_id")
+        if where == "attributes":
+            row[where] = {"track_id": row[where], "occluded": False}
+    whole = codec.decode(root["annotations"][1]["segmentation"])
+    half = np.arange(hw[1])[None] < 12
+    first, second = (codec.encode(whole & side) for side in (half, ~half))
+    root["annotations"][1]["segmentation"] = first
+    root["annotations"].append(root["annotations"][1] | {"segmentation": second})
+    for number, image in zip((10, 9, 2), root["images"], strict=True):
+        image["frame_id"] = str(number)
+    made = convert.from_cocovid(root)
+    assert made["videos"][0]["file_names"] == ["a/1.jpg", "a/0.jpg", "a/2.jpg"]
+    (track,) = made["annotations"]
+    assert track["segmentations"][0] is None
+    np.testing.assert_array_equal(codec.decode(track["segmentations"][2]), whole)
+
+
+def test_images_of_tracks_are_a_video_for_each_folder_and_no_stills(tmp_path):
+    root = cocovid()
+    del root["videos"]
+    for n, image in enumerate(root["images"]):
+        del image["video_id"], image["frame_id"]
+        image["file_name"] = f"cam/frame_{[10, 9, 2][n]}.PNG"
+    made = convert.from_cocovid(root)
+    assert [video["file_names"] for video in made["videos"]] == [
+        [f"cam/frame_{n}.PNG" for n in (2, 9, 10)]
+    ]
+    assert len(made["annotations"]) == 1
+    for row in root["annotations"]:
+        row["attributes"] = {"track_id": row.pop("instance_id")}
+    with pytest.raises(InputError, match=r"frames of a video; `stan convert cocovid`"):
+        convert.from_images(root, tmp_path, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "c.json").write_text(json.dumps(root))
+    report = check.check(tmp_path / "c.json")
+    assert "`stan convert cocovid` writes" in str(report.findings[-1])
+    assert report.summary["tracks"] == 1
 
 
 def test_what_check_would_refuse_is_not_written(tmp_path):
@@ -336,7 +386,7 @@ def test_command_converts_every_kind(tmp_path, capsys):
     images = f"--images={tmp_path / 'images'}"
     coco = ["convert", "coco", str(tmp_path / "coco.json"), out]
     main.main([*coco, images, frames, "--length=4"])
-    assert "3 videos, 3 tracks" in capsys.readouterr().out
+    assert "3 videos, 12 frames, 3 tracks, 12 masks" in capsys.readouterr().out
     assert all(
         len(v["file_names"]) == 4 for v in json.loads(Path(out).read_text())["videos"]
     )
@@ -344,7 +394,7 @@ def test_command_converts_every_kind(tmp_path, capsys):
     assert "12 images" in capsys.readouterr().out
     main.main(["convert", "davis", str(tmp_path / "pngs"), out])
     main.main(["convert", "cocovid", str(tmp_path / "vid.json"), out])
-    assert "1 videos, 1 tracks" in capsys.readouterr().out
+    assert "1 videos, 3 frames, 1 tracks, 2 masks" in capsys.readouterr().out
     with pytest.raises(SystemExit, match="needs --images"):
         main.main(coco)
     with pytest.raises(SystemExit, match="must be at least 1"):
