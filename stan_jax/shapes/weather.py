@@ -1,13 +1,21 @@
 """Weather: what makes frames of a video hard to read, in short bursts.
 
-Each burst is one or two frames long and has clean frames on both sides, so what one
-frame hides the frame before it usually shows.
+Each burst is one or two frames long, or three, and has clean frames on both sides, so
+what one frame hides the frame before it usually shows.
 """
 
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
 from stan_jax.shapes.scene import Film
+
+
+Lengths = tuple[tuple[int, ...], tuple[float, ...]]  # of runs, and how likely each is
+# Of `covered`: three frames of five, and up to three in a row.
+LONG: dict[str, Lengths] = {
+    "spoilt": ((1, 2, 3), (0.35, 0.4, 0.25)),
+    "clean": ((1, 2), (0.75, 0.25)),
+}
 
 
 def clear(rng: np.random.Generator, film: Film) -> UInt8[np.ndarray, "t h w 3"]:
@@ -43,13 +51,13 @@ def blank(rng: np.random.Generator, film: Film) -> UInt8[np.ndarray, "t h w 3"]:
 
 
 def covered(rng: np.random.Generator, film: Film) -> UInt8[np.ndarray, "t h w 3"]:
-    """Return the frames, in about 45 % of which a plain board hides what objects are.
+    """Return the frames, in about 60 % of which a plain board hides what objects are.
 
     Boards show where the objects are, and in their mean colour which is which; of what
     class and outline they are only an earlier frame tells.
     """
     spoilt = film.frames.copy()
-    for t in np.flatnonzero(bursts(rng, len(spoilt))):
+    for t in np.flatnonzero(bursts(rng, len(spoilt), **LONG)):
         for row in range(1, len(film.labels) + 1):
             seen = film.ids[t] == row
             if not seen.any():
@@ -60,12 +68,17 @@ def covered(rng: np.random.Generator, film: Film) -> UInt8[np.ndarray, "t h w 3"
     return spoilt
 
 
-def bursts(rng: np.random.Generator, frames: int) -> Bool[np.ndarray, " t"]:
-    """True where a frame is spoilt: runs of 1 or 2 between clean runs of 1 to 3."""
+def bursts(
+    rng: np.random.Generator,
+    frames: int,
+    spoilt: Lengths = ((1, 2), (0.65, 0.35)),
+    clean: Lengths = ((1, 2, 3), (0.5, 0.35, 0.15)),
+) -> Bool[np.ndarray, " t"]:
+    """True where a frame is spoilt: spoilt runs between clean ones."""
     runs: list[bool] = []
     while len(runs) < frames + 6:
-        runs += [True] * int(rng.choice([1, 2], p=[0.65, 0.35]))
-        runs += [False] * int(rng.choice([1, 2, 3], p=[0.5, 0.35, 0.15]))
+        for bad, (lengths, odds) in ((True, spoilt), (False, clean)):
+            runs += [bad] * int(rng.choice(lengths, p=odds))
     start = rng.integers(6)  # so that first frames are spoilt like any other
     return np.array(runs[start : start + frames])
 

@@ -135,12 +135,15 @@ def test_blank_frames_show_nothing_of_the_scene(small, tmp_path):
 
 
 def test_covered_objects_are_plain_boards_and_little_else_changes():
-    boards = 0
+    boards, shares = 0, []
     for seed in range(20):
         film = scene.draw(np.random.default_rng(seed), 12, 96, 160)
         frames = weather.covered(np.random.default_rng(seed), film)
         met = (frames != film.frames).any((1, 2, 3))
-        bad = weather.bursts(np.random.default_rng(seed), 12)
+        bad = weather.bursts(np.random.default_rng(seed), 12, **weather.LONG)
+        shares.append(bad.mean())
+        runs = [len(list(g)) for k, g in itertools.groupby(bad) if k]
+        assert max(runs) <= 3
         assert (met <= bad).all()  # a burst may meet an empty scene
         for t in np.flatnonzero(met):
             around = 0
@@ -158,7 +161,8 @@ def test_covered_objects_are_plain_boards_and_little_else_changes():
                     assert np.abs(board[0, 0] - mean).max() <= 1
                     boards += 1
             assert (frames[t] != film.frames[t]).any(-1).sum() <= around
-    assert boards > 80
+    assert boards > 100
+    assert 0.5 < np.mean(shares) < 0.7
 
 
 def test_bursts_are_short_between_clean_frames_and_take_45_percent():
