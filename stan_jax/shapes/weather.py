@@ -9,7 +9,6 @@ from jaxtyping import Bool, Float, UInt8
 
 from stan_jax.shapes.scene import Film
 
-
 Lengths = tuple[tuple[int, ...], tuple[float, ...]]  # of runs, and how likely each is
 # Of `covered`: three frames of five, and up to three in a row.
 LONG: dict[str, Lengths] = {
