@@ -5,7 +5,7 @@ The official format has one annotation a track, with a mask or null for each fra
 
 import itertools
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,10 @@ from stan_jax.annotations import youtube_vis
 from stan_jax.errors import InputError
 from stan_jax.masks import codec, segmentations
 from stan_jax.masks.codec import RLE
-from stan_jax.media.pictures import natural
+from stan_jax.media.pictures import is_image, natural
 
-MOTS_CLASSES = {1: "car", 2: "pedestrian"}
+LABELS = "labels.txt"  # CVAT's: the name of class 1, 2, ... a line
+VOID = 255  # DAVIS 2017: pixels that are nobody's
 MOTS_IGNORE = 10_000  # a region that counts for nobody: class 10, a crowd
 
 
@@ -29,6 +30,7 @@ class Balance:
 
     def __init__(self):
         self.left: dict[str, list] = {}
+        self.notes: list[str] = []  # what else one should know
 
     def leave(self, reason: str, example: str) -> None:
         """Count one record that is left out."""
@@ -36,10 +38,11 @@ class Balance:
 
     def lines(self) -> list[str]:
         """Return a line for each reason."""
-        return [
+        left = [
             f"warning: {number:,} {reason}, e.g. {example}: left out"
             for reason, (number, example) in self.left.items()
         ]
+        return left + [f"note: {note}" for note in self.notes]
 
 
 BOXES = "annotations have no mask, a box alone"
@@ -74,19 +77,29 @@ def _video(number: int, names: list[str], size: tuple[int, int]) -> dict[str, An
 
 
 def from_id_images(
-    folder: str | Path, *, mots: bool = False, suffix: str = ".jpg"
+    folder: str | Path,
+    *,
+    mots: bool = False,
+    suffix: str = ".jpg",
+    classes: Sequence[str] = (),
+    balance: Balance | None = None,
 ) -> dict[str, Any]:
     """Folders of PNGs whose pixels are ids, a folder a video, a PNG a frame.
 
     mots: 16-bit ids of class x 1000 + number, 10000 is ignored (MOTS); else a pixel is
-    the number of its object, 0 is background, and all are of one class (DAVIS).
-    suffix: of the frames that belong to them, in folders of the same names.
+    the number of its object, 0 is background, 255 beside others nobody's (void), and
+    all are of one class (DAVIS).
+    suffix: of the frames that belong to them, in folders of the same names; where
+    `instances` lies beside `images`, as CVAT has it, frames are those of `images`.
+    classes: names of class 1, 2, ...; else those of a labels.txt beside the PNGs.
     The folders may lie deeper, if all in one place; a folder of PNGs is one video.
     Raises: InputError for an image that is no id mask or has another size, and where
     most ids have no inside: greys of a mask that was resized.
     """
-    videos, tracks, classes = [], [], set()
-    for place, files in _id_folders(Path(folder)):
+    balance = balance or Balance()
+    videos, tracks, kinds = [], [], set()
+    folders = _id_folders(Path(folder))
+    for place, files in folders:
         number, size, masks = len(videos) + 1, None, {}
         inside: set[int] = set()
         for t, file in enumerate(files):
@@ -106,17 +119,28 @@ def from_id_images(
                 " greys of a resized mask? resize without smoothing (nearest)"
             )
             raise InputError(place, f"video {place.name}", rule)
-        names = [f"{place.name}/{file.stem}{suffix}" for file in files]
+        if not mots and VOID in masks and len(masks) > 1:
+            example = f"{place.name}/{files[0].name}"
+            balance.leave(f"videos have a void label, {VOID}, beside objects", example)
+            del masks[VOID]
+        names = _frames_of(place, files, suffix)
         videos.append(_video(number, names, size or (0, 0)))
         for value, found in sorted(masks.items()):
             crowd = mots and value == MOTS_IGNORE
             kind = (1 if crowd else value // 1000) if mots else 1
-            classes.add(kind)
+            kinds.add(kind)
             row = {"video_id": number, "category_id": kind, "iscrowd": int(crowd)}
             tracks.append({**row, "segmentations": found})
-    names = MOTS_CLASSES if mots else {1: "object"}
+    names = classes or _labels(folders[0][0]) or ([] if mots else ["object"])
+    if mots and not names:
+        given = ", ".join(f"class {c}" for c in sorted(kinds))
+        balance.notes.append(
+            f"PNGs do not name classes: they are {given}; --classes NAME,NAME names"
+            " them (car,pedestrian in KITTI MOTS and MOTSChallenge)"
+        )
     categories = [
-        {"id": c, "name": names.get(c, f"class {c}")} for c in sorted(classes)
+        {"id": c, "name": names[c - 1] if c <= len(names) else f"class {c}"}
+        for c in sorted(kinds)
     ]
     return _official(videos, categories, tracks)
 
@@ -133,6 +157,9 @@ def _id_folders(folder: Path) -> list[tuple[Path, list[Path]]]:
         hidden = any(x.startswith(".") for x in file.relative_to(folder).parts)
         if file.suffix.lower() == ".png" and file.is_file() and not hidden:
             found[file.parent].append(file)
+    for place in [x for x in found if x.name == "images"]:
+        if place.with_name("instances") in found:  # the frames, as CVAT has them
+            del found[place]
     places = {place.parent for place in found}
     if not found:
         rule = "must hold folders of PNGs, holds none, at any depth"
@@ -145,6 +172,27 @@ def _id_folders(folder: Path) -> list[tuple[Path, list[Path]]]:
         (place, sorted(found[place], key=natural))
         for place in sorted(found, key=natural)
     ]
+
+
+def _frames_of(place: Path, files: list[Path], suffix: str) -> list[str]:
+    """Names of the frames that id masks belong to."""
+    images = place.parent / "images"
+    if place.name != "instances" or not images.is_dir():
+        return [f"{place.name}/{file.stem}{suffix}" for file in files]
+    there = {path.stem: path.name for path in images.iterdir() if is_image(path)}
+    for file in files:
+        if file.stem not in there:
+            raise InputError(file, "", f"its frame must lie in {images}, does not")
+    return [f"images/{there[file.stem]}" for file in files]
+
+
+def _labels(place: Path) -> list[str]:
+    """Names of classes that lie beside the PNGs, if any do."""
+    for folder in (place, place.parent):
+        if (file := folder / LABELS).is_file():
+            text = file.read_text("utf-8-sig")
+            return [line.strip() for line in text.splitlines() if line.strip()]
+    return []
 
 
 def _with_inside(ids: Int[np.ndarray, "h w"]) -> set[int]:

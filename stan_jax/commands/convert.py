@@ -23,6 +23,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("out", help="json to write; with pngs a folder")
     text = "davis, mots: how the names of the frames end"
     parser.add_argument("--suffix", help=f"{text} (.jpg)")
+    parser.add_argument(
+        "--classes", metavar="NAMES", help="davis, mots: of class 1, 2, ..., by commas"
+    )
     parser.add_argument("--images", metavar="FOLDER", help="coco: the still images")
     parser.add_argument("--frames", metavar="FOLDER", help="coco: where frames go")
     parser.add_argument("--length", type=int, help="coco: frames of a clip (8)")
@@ -30,8 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 OPTIONS = {
-    "davis": {"suffix"},
-    "mots": {"suffix"},
+    "davis": {"suffix", "classes"},
+    "mots": {"suffix", "classes"},
     "coco": {"images", "frames", "length", "seed"},
 }
 
@@ -46,7 +49,7 @@ def run(args: argparse.Namespace) -> None:
     from stan_jax.files import replacing, require_place
     from stan_jax.video import progress
 
-    for name in ("suffix", "images", "frames", "length", "seed"):
+    for name in ("suffix", "classes", "images", "frames", "length", "seed"):
         if getattr(args, name) is not None and name not in OPTIONS.get(args.kind, ()):
             raise InputError(f"--{name}", "", f"means nothing to convert {args.kind}")
     if args.kind == "pngs":
@@ -62,7 +65,11 @@ def run(args: argparse.Namespace) -> None:
         if not suffix.startswith("."):
             raise InputError("--suffix", "", f"must begin with a dot, is {suffix}")
         root = convert.from_id_images(
-            args.source, mots=args.kind == "mots", suffix=suffix
+            args.source,
+            mots=args.kind == "mots",
+            suffix=suffix,
+            classes=args.classes.split(",") if args.classes else (),
+            balance=balance,
         )
     elif args.kind == "cocovid":
         content = youtube_vis.read_json(Path(args.source))

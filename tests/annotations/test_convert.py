@@ -61,7 +61,10 @@ def test_id_images_become_tracks(tmp_path, mots):
     tracks = [track for video in dataset.videos for track in video.tracks]
     assert [t.crowd for t in tracks] == [False, False, mots]
     names = [dataset.categories[t.label].name for t in tracks]
-    assert names == (["car", "pedestrian", "car"] if mots else ["object"] * 3)
+    assert names == (["class 1", "class 2", "class 1"] if mots else ["object"] * 3)
+    how = dict(mots=mots, classes=["boat", "cat"])
+    named = convert.from_id_images(tmp_path / "set", **how)["categories"]
+    assert [row["name"] for row in named] == (["boat", "cat"] if mots else ["boat"])
 
 
 def test_id_images_there_and_back_are_the_same(tmp_path, shared_data):
@@ -451,3 +454,40 @@ def test_greys_of_a_resized_mask_are_no_objects_and_many_objects_are(tmp_path):
     many = np.kron(np.arange(1, 41).reshape(5, 8), np.ones((4, 4)))
     _id_png(tmp_path / "many/v1/0.png", many)
     assert len(convert.from_id_images(tmp_path / "many")["annotations"]) == 40
+
+
+def test_cvats_export_of_mots_has_its_frames_and_names(tmp_path, capsys):
+    ids = _two_objects().astype(np.uint16)
+    ids[ids == 1], ids[ids == 2] = 1001, 2001
+    for t in range(2):
+        write(tmp_path / f"default/instances/frame_{t:06}.png", ids)
+    line = ["convert", "mots", str(tmp_path / "default"), str(tmp_path / "o.json")]
+    main.main(line)
+    assert "note: PNGs do not name classes: they are class 1, class 2; --classes" in (
+        capsys.readouterr().out
+    )
+    (tmp_path / "default/instances/labels.txt").write_text("cat\ndog\n")
+    (tmp_path / "default/images").mkdir()
+    with pytest.raises(SystemExit, match=r"its frame must lie in .*images, does not"):
+        main.main(line)
+    for t in range(2):
+        Image.new("RGB", (30, 20)).save(tmp_path / f"default/images/frame_{t:06}.PNG")
+    main.main(line)
+    assert "note" not in capsys.readouterr().out
+    dataset = youtube_vis.load(tmp_path / "o.json", tmp_path / "default")
+    youtube_vis.check_frames(dataset)
+    assert [c.name for c in dataset.categories] == ["cat", "dog"]
+    assert len(dataset.videos[0].tracks) == 2
+
+
+def test_the_void_label_is_left_out_and_a_mask_of_255_is_an_object(tmp_path):
+    ids = _two_objects()
+    _id_png(tmp_path / "binary/v1/0.png", np.where(ids, 255, 0))
+    assert len(convert.from_id_images(tmp_path / "binary")["annotations"]) == 1
+    ids[0] = 255
+    _id_png(tmp_path / "void/v1/0.png", ids)
+    balance = convert.Balance()
+    root = convert.from_id_images(tmp_path / "void", balance=balance)
+    assert len(root["annotations"]) == 2
+    (line,) = balance.lines()
+    assert "1 videos have a void label, 255, beside objects, e.g. v1/0.png" in line
