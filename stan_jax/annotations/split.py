@@ -9,10 +9,11 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from stan_jax import json_stream
+from stan_jax.errors import InputError
 from stan_jax.files import replacing
 
 
@@ -117,6 +118,39 @@ def categories_of(path: str | Path) -> dict[int, set[int]]:
         elif key == "annotations":
             found.setdefault(row["video_id"], set()).add(row["category_id"])
     return found
+
+
+def listed(path: str | Path, names: str | Path) -> set[int]:
+    """The ids of the videos that a text names, one a line, by id or by folder.
+
+    Raises: InputError for a line that names none, or several, and where no video or
+    every one is named.
+    """
+    known: dict[str, list[int]] = {}
+    number = 0
+    for key, i, row in json_stream.members(path):
+        if key == "videos" and i not in (None, json_stream.START):
+            number += 1
+            first = PurePosixPath(row["file_names"][0].replace("\\", "/"))
+            for name in {str(row["id"]), str(first.parent), first.parent.name}:
+                known.setdefault(name, []).append(row["id"])
+    try:
+        lines = Path(names).read_text("utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(names, "", f"must be a readable text: {error}") from None
+    chosen = set()
+    for n, line in enumerate(lines, start=1):
+        if not (name := line.strip().rstrip("/")):
+            continue
+        found = known.get(name, [])
+        if len(found) != 1:
+            rule = f"'{name}' must be one video of {path}, is {len(found)}"
+            raise InputError(names, f"line {n}", rule)
+        chosen.add(found[0])
+    if not 0 < len(chosen) < number:
+        rule = f"must name some of the {number} videos, names {len(chosen)}"
+        raise InputError(names, "", rule)
+    return chosen
 
 
 def write(path: str | Path, sides: Mapping[Path, set[int]]) -> None:

@@ -17,6 +17,7 @@ COMMANDS = {
     "attend": ("attend", "where the attention looks, for one point of a frame"),
     "show": ("show", "annotations and results drawn on their frames"),
     "split": ("split", "train and val by video, every category on both sides"),
+    "merge": ("merge", "several annotation files become one, numbered anew"),
     "submit": ("submit", "a results file checked and zipped for the server"),
     "convert": ("convert", "other formats become the official json, and back"),
     "import": ("import_weights", "published weights become a start for training"),

@@ -2,6 +2,7 @@
 
     stan split instances.json folder --val=0.2
     stan split instances.json folder --folds=5
+    stan split instances.json folder --videos=val.txt
 
 Writes train.json and val.json, or train_0.json, val_0.json and so on, in the official
 format. The same videos each time and on every machine, in whatever order they stand.
@@ -24,6 +25,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="share of the videos (0.2); more if a class would lack a side otherwise",
     )
     kind.add_argument("--folds", type=int, help="so many pairs of files instead")
+    kind.add_argument(
+        "--videos",
+        metavar="FILE",
+        help="the videos of val: a folder or id in each line",
+    )
     parser.add_argument("--seed", type=int, default=0, help="another split")
 
 
@@ -46,8 +52,12 @@ def run(args: argparse.Namespace) -> None:
     if len(categories) < folds:
         rule = f"must have at least {folds} videos, has {len(categories)}"
         raise InputError(source, "", rule)
+    given = split.listed(source, args.videos) if args.videos else None
     shares = [1 / folds] * folds if args.folds else [1 - args.val, args.val]
-    dealt = split.parts(categories, shares, args.seed)
+    if given is None:
+        dealt = split.parts(categories, shares, args.seed)
+    else:
+        dealt = {video: int(video in given) for video in categories}
     Path(args.out).mkdir(parents=True, exist_ok=True)
     sides = {}
     for fold in range(folds) if args.folds else [1]:

@@ -175,3 +175,36 @@ def test_no_side_is_empty(tmp_path, share):
         for n in SIDES
     ]
     assert sorted(sizes) == [1, 4]
+
+
+@pytest.mark.parametrize("lines", ["v1\n\n25\n", "15\nv3/\n"])
+def test_videos_are_split_by_a_list_of_folders_or_ids(make_folder, tmp_path, lines):
+    folder = make_folder(videos=((24, 40, 2),) * 4)
+    names = tmp_path / "val.txt"
+    names.write_text(lines)
+    out = tmp_path / "sides"
+    main.main(["split", str(folder.path), str(out), "--videos", str(names)])
+    sides = {
+        side: [
+            v["id"] for v in json.loads((out / f"{side}.json").read_text())["videos"]
+        ]
+        for side in ("train", "val")
+    }
+    assert sides == {"val": [15, 25], "train": [10, 20]}
+
+
+@pytest.mark.parametrize(
+    ("lines", "rule"),
+    [
+        ("v9", r"line 1: 'v9' must be one video of .*, is 0"),
+        ("", "must name some of the 2 videos, names 0"),
+        ("v0\nv1", "must name some of the 2 videos, names 2"),
+        (None, "must be a readable text"),
+    ],
+)
+def test_a_list_that_names_no_split_is_refused(make_folder, tmp_path, lines, rule):
+    folder, names = make_folder(), tmp_path / "val.txt"
+    if lines is not None:
+        names.write_text(lines)
+    with pytest.raises(SystemExit, match=rule):
+        main.main(["split", str(folder.path), str(tmp_path), "--videos", str(names)])
