@@ -145,6 +145,7 @@ class _Checker:
         self.lengths: list[int] = []  # masks of each track
         self.masks_at: dict[Any, set] = defaultdict(set)  # of each video
         self.backslashes: list[str] = []
+        self.boxes_told: Counter = Counter()  # boxes beside a mask, and what they are
         self._masks: list = []
 
     def say(self, level: str, record: str, rule: str, advice: str) -> None:
@@ -423,6 +424,12 @@ class _Checker:
                 self.error(record, rule, "correct it, or write null")
                 continue
             x, y, w, h = box
+            if tight is not None and shown:
+                self.boxes_told["all"] += 1
+                ours = tight[t].tolist()
+                if _near(ours, box) and not _near(ours, [x, y, x + w, y + h]):
+                    self.boxes_told["corners"] += 1
+                    continue  # said once, of all of them
             if w < 0 or h < 0:
                 rule = f"box must not have a negative side, is {box!r:.60}"
                 self.error(record, rule, "write x, y, width, height, not two corners")
@@ -472,6 +479,11 @@ class _Checker:
             rule = f"{number:,} of {frames:,} have backslashes, e.g."
             rule += f" {self.backslashes[0]}: they are read as slashes"
             self.warn("file_names", rule, "write forward slashes: other readers do not")
+        if number := self.boxes_told["corners"]:
+            rule = (
+                f"{number:,} of {self.boxes_told['all']:,} are corners x1, y1, x2, y2"
+            )
+            self.warn("bboxes", rule, "write x, y, width, height, or remove bboxes")
         owner: dict[str, Any] = {}
         for number, info in self.videos.items():
             for t, name in enumerate(info["names"]):
@@ -531,6 +543,11 @@ class _Checker:
                 for i, name in sorted(self.categories.items())
             },
         }
+
+
+def _near(a: list, b: list) -> bool:
+    """Return whether two boxes differ by 2 pixels at most."""
+    return all(abs(x - y) <= 2 for x, y in zip(a, b, strict=True))
 
 
 def _falls(names: list) -> tuple[int, int] | None:

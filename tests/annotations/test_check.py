@@ -502,6 +502,19 @@ def test_backslashes_and_falling_numbers_are_told_once(tmp_path, make_folder):
     youtube_vis.check_frames(dataset)
 
 
+def test_boxes_that_are_corners_are_told_once(tmp_path):
+    root = content()
+    for row in root["annotations"]:
+        row["bboxes"] = [
+            b and [b[0], b[1], b[0] + b[2], b[1] + b[3]] for b in row["bboxes"]
+        ]
+    found = [f for f in findings(tmp_path, root).findings if "box" in f.rule + f.record]
+    # Those that begin at 0 read the same either way.
+    (one,) = found
+    assert "are corners x1, y1, x2, y2" in one.rule
+    assert one.level == "warning"
+
+
 def test_annotations_that_are_null_are_none(tmp_path):
     for change in (dict(annotations=None), None):
         root = content()
