@@ -2,8 +2,10 @@
 
 import contextlib
 import os
+import re
 import sys
-from collections.abc import Generator
+from collections import defaultdict
+from collections.abc import Generator, Hashable, Sequence
 from pathlib import Path
 
 
@@ -25,6 +27,29 @@ class InputError(ValueError):
     def __reduce__(self) -> tuple:
         # As exceptions are copied, from another process, by what they were made of.
         return type(self), (self.file, self.record, self.rule, self.cure)
+
+
+def kind_of(rule: str) -> str:
+    """Return a rule without the values that it was found with."""
+    return re.sub(r"'[^']*'|\[[^\]]*\]?|\S*[\d/\\]\S*", "#", rule)
+
+
+def grouped(
+    lines: Sequence[tuple[Hashable, str]], most: int | None
+) -> list[tuple[list[str], int]]:
+    """Return the texts of each kind, `most` of them and the number of the others.
+
+    lines: kind and text of each; one more than `most` is shown as well.
+    """
+    alike: dict[Hashable, list[str]] = defaultdict(list)
+    for kind, text in lines:
+        alike[kind].append(text)
+    shown = [
+        texts if most is None or len(texts) <= most + 1 else texts[:most]
+        for texts in alike.values()
+    ]
+    whole = zip(shown, alike.values(), strict=True)
+    return [(some, len(texts) - len(some)) for some, texts in whole]
 
 
 @contextlib.contextmanager

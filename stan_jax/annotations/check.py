@@ -15,7 +15,7 @@ import numpy as np
 
 from stan_jax import json_stream
 from stan_jax.annotations import convert, youtube_vis
-from stan_jax.errors import InputError
+from stan_jax.errors import InputError, grouped, kind_of
 from stan_jax.masks import codec, segmentations
 
 LISTS = ("videos", "categories", "annotations")
@@ -575,11 +575,6 @@ def _finite(value: object) -> bool:
     return isinstance(value, int) or math.isfinite(value)
 
 
-def _kind_of(rule: str) -> str:
-    """The rule without the values that it was found with."""
-    return re.sub(r"'[^']*'|\[[^\]]*\]?|\S*[\d/\\]\S*", "#", rule)
-
-
 def _kind(value: object) -> str:
     return "null" if value is None else type(value).__name__
 
@@ -589,16 +584,16 @@ def text(report: Report, *, everything: bool = False) -> str:
 
     Of one kind of fault SHOWN stand there and the number of the others, or everything.
     """
-    alike: dict[tuple, list[Finding]] = defaultdict(list)
-    for finding in report.findings:
-        alike[finding.level, _kind_of(finding.rule), finding.advice].append(finding)
+    kinds = [(f.level, kind_of(f.rule), f.advice) for f in report.findings]
+    texts = map(str, report.findings)
     lines = []
-    for (level, *_), found in alike.items():
-        shown = found if everything or len(found) <= SHOWN + 1 else found[:SHOWN]
-        lines += map(str, shown)
-        if left := len(found) - len(shown):
-            rule = found[0].rule
-            lines.append(f"{level}: {left:,} more of this kind (--all): {rule}")
+    for some, left in grouped(
+        list(zip(kinds, texts, strict=True)), None if everything else SHOWN
+    ):
+        lines += some
+        if left:
+            level, _, rest = some[0].partition(": ")
+            lines.append(f"{level}: {left:,} more of this kind (--all), as {rest}")
     summary = dict(report.summary)
     sizes, categories = summary.pop("sizes"), summary.pop("categories")
     for name, value in summary.items():

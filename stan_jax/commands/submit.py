@@ -9,6 +9,8 @@ the json of the challenge's videos: ids, lengths and sizes are compared with it.
 import argparse
 import sys
 
+SHOWN = 3  # lines of a kind
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of this command to its parser."""
@@ -16,17 +18,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--annotations", metavar="FILE", help="videos and categories of the challenge"
     )
+    parser.add_argument(
+        "--all", action="store_true", help="list every line, not a few of each kind"
+    )
     parser.add_argument("--out", default="submission.zip", help="the zip to write")
 
 
 def run(args: argparse.Namespace) -> None:
     """Print the verdict and write the zip."""
+    from stan_jax import errors
     from stan_jax.results import submission
 
     verdict = submission.check(args.results, args.annotations)
     for kind in ("errors", "warnings"):
-        for line in getattr(verdict, kind):
-            print(f"{kind[:-1]}: {line}")
+        lines = [(errors.kind_of(line), line) for line in getattr(verdict, kind)]
+        for some, left in errors.grouped(lines, None if args.all else SHOWN):
+            for line in some:
+                print(f"{kind[:-1]}: {line}")
+            if left:
+                print(f"{kind[:-1]}: {left:,} more of this kind (--all)")
     if args.annotations is None:
         print("ids, lengths and sizes were not compared: give --annotations")
     if verdict.errors:

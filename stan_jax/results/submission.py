@@ -31,13 +31,19 @@ def check(results: str | Path, annotations: str | Path | None = None) -> Verdict
     verdict = Verdict()
     videos, categories = _known(annotations) if annotations else ({}, set())
     seen: dict[Any, tuple] = {}
+    single, long, scores = 0, False, set()
     try:
         for i, row in enumerate(json_stream.rows(results)):
             verdict.rows += 1
             name = f"results[{i}]"
             for rule in _broken(row, videos, categories, seen, bool(annotations)):
                 verdict.errors.append(str(InputError(results, name, rule)))
-            if not any(_list(row.get("segmentations"))):
+            shown = sum(map(bool, _list(row.get("segmentations"))))
+            single += shown == 1
+            long |= len(_list(row.get("segmentations"))) > 2
+            if len(scores) < 2 and isinstance(row.get("score"), int | float):
+                scores.add(row["score"])
+            if not shown:
                 rule = "shows nothing: every mask is null"
                 verdict.warnings.append(str(InputError(results, name, rule)))
     except InputError as error:  # no json: nothing behind it can be read
@@ -46,6 +52,12 @@ def check(results: str | Path, annotations: str | Path | None = None) -> Verdict
     if not verdict.rows:
         rule = "must hold at least one result: the server fails on an empty list"
         verdict.errors.append(str(InputError(results, "", rule)))
+    if long and single > verdict.rows / 2:
+        rule = f"{single} of {verdict.rows} results show one frame alone"
+        verdict.warnings.append(str(InputError(results, "", rule)))
+    if verdict.rows > 1 and len(scores) == 1:
+        rule = f"all {verdict.rows} results have one score: AP needs them ranked"
+        verdict.warnings.append(str(InputError(results, "", rule)))
     for video in videos:
         if video not in seen:
             rule = "is not listed: right only if nothing was found in it"
@@ -83,6 +95,7 @@ def _broken(row: dict, videos: dict, categories: set, seen: dict, known: bool):
             yield f"{key} must be a whole number, is {row.get(key)!r:.40}"
             return
     video = row["video_id"]
+    seen.setdefault(video, ())
     if known and video not in videos:
         yield f"video_id {video} is not among the videos"
     if known and row["category_id"] not in categories:

@@ -155,3 +155,35 @@ def test_without_annotations_rows_are_compared_with_each_other(tmp_path):
     found, _ = written(tmp_path, {}, rows)
     (error,) = submission.check(found).errors
     assert "results[2]: segmentations must have 2 entries" in error
+
+
+def test_faults_of_a_kind_are_counted_and_a_broken_video_is_listed(tmp_path, capsys):
+    root, rows = small()
+    other = codec.encode(np.eye(8, 10, dtype=bool))
+    rows = [row | {"segmentations": [other, None]} for row in rows * 4]
+    found, valid = written(tmp_path, root, rows)
+    command = ["submit", str(found), "--annotations", str(valid)]
+    for more, shown, left in (([], 3, True), (["--all"], 8, False)):
+        with pytest.raises(SystemExit):
+            main.main([*command, *more])
+        said = capsys.readouterr().out
+        assert said.count("frame 0: size must be [4, 5]") == shown
+        assert ("error: 5 more of this kind (--all)" in said) == left
+        assert "8 errors, no zip" in said
+        assert "is not listed" not in said
+
+
+def test_results_that_cannot_score_well_are_told(tmp_path):
+    root, rows = small()
+    for video in root["videos"]:
+        video["file_names"] = ["a", "b", "c"]
+    (mask, _) = FULL
+    rows = [row | {"segmentations": [mask, None, None]} for row in rows]
+    warnings = submission.check(*written(tmp_path, root, rows)).warnings
+    assert "2 of 2 results show one frame alone" in warnings[0]
+    assert "all 2 results have one score: AP needs them ranked" in warnings[1]
+    rows = [
+        row | {"segmentations": [mask, mask, None], "score": 0.1 * i}
+        for i, row in enumerate(rows)
+    ]
+    assert not submission.check(*written(tmp_path, root, rows)).warnings
