@@ -251,8 +251,8 @@ class _Checker:
             rule = "must have at least one frame, has none"
             self.error(where, rule, "remove the video or list its frames")
         names = self._names(where, names)
-        length = row.get("length", len(names))
-        if length != len(names) and isinstance(row.get("file_names"), list):
+        length = row.get("length")
+        if length not in (None, len(names)) and isinstance(row.get("file_names"), list):
             rule = f"length must be that of file_names, {len(names)}, is {length!r:.40}"
             self.error(where, rule, "correct or remove 'length'")
         if number is not None and number not in self.videos:

@@ -330,7 +330,7 @@ def _videos(path: Path, root: dict) -> dict[int, Video]:
             raise InputError(path, where, "must have at least one frame, has none")
         if not all(isinstance(name, str) and name for name in names):
             raise InputError(path, where, "file_names must be texts")
-        if row.get("length", len(names)) != len(names):
+        if row.get("length") not in (None, len(names)):
             rule = (
                 f"length must be that of file_names, {len(names)}, is {row['length']}"
             )
@@ -364,7 +364,8 @@ def _with_tracks(
         if category not in label_of:
             rule = f"category_id {category} is not among the categories"
             raise InputError(path, where, rule)
-        crowd = row.get("iscrowd", 0)
+        crowd = row.get("iscrowd")
+        crowd = 0 if crowd is None else crowd
         if crowd not in (0, 1):
             raise InputError(path, where, f"iscrowd must be 0 or 1, is {crowd!r}")
         video = videos[video_id]

@@ -516,6 +516,21 @@ def test_boxes_that_are_corners_are_told_once(tmp_path):
     assert one.level == "warning"
 
 
+@pytest.mark.parametrize("change", [None, "absent"])
+def test_null_and_absent_fields_are_the_same_to_check_and_load(tmp_path, change):
+    root = content()
+    for row, key in (
+        (root["videos"][0], "length"),
+        (root["annotations"][0], "iscrowd"),
+    ):
+        row[key] = None
+        if change == "absent":
+            del row[key]
+    assert not findings(tmp_path, root).errors
+    dataset = youtube_vis.load(tmp_path / "instances.json", tmp_path)
+    assert not dataset.videos[0].tracks[0].crowd
+
+
 def test_annotations_that_are_null_are_none(tmp_path):
     for change in (dict(annotations=None), None):
         root = content()
