@@ -87,8 +87,8 @@ def from_id_images(
     """Folders of PNGs whose pixels are ids, a folder a video, a PNG a frame.
 
     mots: 16-bit ids of class x 1000 + number, 10000 is ignored (MOTS); else a pixel is
-    the number of its object, 0 is background, 255 beside others nobody's (void), and
-    all are of one class (DAVIS).
+    the number of its object, 0 is background, 255 beside others nobody's (void); all
+    are of one class (DAVIS), or of those in a meta.json above them (YouTube-VOS).
     suffix: of the frames that belong to them, in folders of the same names; where
     `instances` lies beside `images`, as CVAT has it, frames are those of `images`.
     classes: names of class 1, 2, ...; else those of a labels.txt beside the PNGs.
@@ -99,6 +99,8 @@ def from_id_images(
     balance = balance or Balance()
     videos, tracks, kinds = [], [], set()
     folders = _id_folders(Path(folder))
+    meta = {} if mots else _meta(folders[0][0])
+    named = sorted({name for objects in meta.values() for name in objects.values()})
     for place, files in folders:
         number, size, masks = len(videos) + 1, None, {}
         inside: set[int] = set()
@@ -128,10 +130,17 @@ def from_id_images(
         for value, found in sorted(masks.items()):
             crowd = mots and value == MOTS_IGNORE
             kind = (1 if crowd else value // 1000) if mots else 1
+            if meta:
+                name = meta.get(place.name, {}).get(value)
+                if name is None:
+                    where = f"object {value} of video {place.name}"
+                    balance.leave("objects are not in the meta.json", where)
+                    continue
+                kind = named.index(name) + 1
             kinds.add(kind)
             row = {"video_id": number, "category_id": kind, "iscrowd": int(crowd)}
             tracks.append({**row, "segmentations": found})
-    names = classes or _labels(folders[0][0]) or ([] if mots else ["object"])
+    names = classes or named or (_labels(folders[0][0]) if mots else ["object"])
     if mots and not names:
         given = ", ".join(f"class {c}" for c in sorted(kinds))
         balance.notes.append(
@@ -184,6 +193,23 @@ def _frames_of(place: Path, files: list[Path], suffix: str) -> list[str]:
         if file.stem not in there:
             raise InputError(file, "", f"its frame must lie in {images}, does not")
     return [f"images/{there[file.stem]}" for file in files]
+
+
+def _meta(place: Path) -> dict[str, dict[int, str]]:
+    """Classes of the objects of each video, of a meta.json of YouTube-VOS, if any."""
+    for folder in place.parents[:3]:
+        if not (file := folder / "meta.json").is_file():
+            continue
+        root = youtube_vis.read_plain(file, meta=True)
+        try:
+            return {
+                video: {int(n): str(x["category"]) for n, x in row["objects"].items()}
+                for video, row in root["videos"].items()
+            }
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            rule = f"must give each object of each video a category: {error}"
+            raise InputError(file, "videos", rule) from None
+    return {}
 
 
 def _labels(place: Path) -> list[str]:

@@ -268,8 +268,13 @@ def read_json(path: Path) -> dict:
     return read_plain(path, segmentations.pack_counts)
 
 
-def read_plain(path: Path, hook: Callable[[dict], Any] | None = None) -> dict:
-    """Return the content of a json (or .json.gz) as it stands there, but for a hook."""
+def read_plain(
+    path: Path, hook: Callable[[dict], Any] | None = None, *, meta: bool = False
+) -> dict:
+    """Return the content of a json (or .json.gz) as it stands there, but for a hook.
+
+    meta: it may be a meta.json of YouTube-VOS.
+    """
     try:
         with json_stream.open_text(path) as file:
             text = file.read().removeprefix("\ufeff")
@@ -283,7 +288,7 @@ def read_plain(path: Path, hook: Callable[[dict], Any] | None = None) -> dict:
         raise InputError(path, "", f"must be a readable json file: {error}") from None
     if not isinstance(root, dict):
         raise InputError(path, "", f"must hold an object, holds a {_kind(root)}")
-    if is_meta(root.get("videos")):
+    if not meta and is_meta(root.get("videos")):
         raise InputError(path, "", *META)
     return root
 

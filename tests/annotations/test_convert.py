@@ -491,3 +491,23 @@ def test_the_void_label_is_left_out_and_a_mask_of_255_is_an_object(tmp_path):
     assert len(root["annotations"]) == 2
     (line,) = balance.lines()
     assert "1 videos have a void label, 255, beside objects, e.g. v1/0.png" in line
+
+
+def test_classes_of_youtube_vos_are_those_of_its_meta_json(tmp_path):
+    for name in ("v1/00000", "v1/00005", "v2/00000"):
+        _id_png(tmp_path / f"train/Annotations/{name}.png", _two_objects())
+    meta = {
+        "v1": {"objects": {"1": {"category": "dog"}, "2": {"category": "cat"}}},
+        "v2": {"objects": {"1": {"category": "emu", "frames": ["00000"]}}},
+    }
+    (tmp_path / "train/meta.json").write_text(json.dumps({"videos": meta}))
+    balance = convert.Balance()
+    root = convert.from_id_images(tmp_path / "train", balance=balance)
+    names = {row["id"]: row["name"] for row in root["categories"]}
+    found = [names[row["category_id"]] for row in root["annotations"]]
+    assert found == ["dog", "cat", "emu"]
+    (line,) = balance.lines()
+    assert "1 objects are not in the meta.json, e.g. object 2 of video v2" in line
+    (tmp_path / "train/meta.json").write_text('{"videos": {"v1": {"objects": 3}}}')
+    with pytest.raises(InputError, match="must give each object of each video a cat"):
+        convert.from_id_images(tmp_path / "train")
