@@ -141,17 +141,96 @@ def from_id_images(
             row = {"video_id": number, "category_id": kind, "iscrowd": int(crowd)}
             tracks.append({**row, "segmentations": found})
     names = classes or named or (_labels(folders[0][0]) if mots else ["object"])
-    if mots and not names:
+    if not mots:
+        categories = [{"id": c, "name": names[c - 1]} for c in sorted(kinds)]
+    else:
+        categories = _named(kinds, names, balance)
+    return _official(videos, categories, tracks)
+
+
+def from_mots_txt(
+    source: str | Path,
+    *,
+    suffix: str = ".jpg",
+    classes: Sequence[str] = (),
+    balance: Balance | None = None,
+) -> dict[str, Any]:
+    """MOTS as text: a file a video, a mask a line.
+
+    A line is frame, id, class, height, width and a compressed RLE, by spaces; id 10000
+    is an ignored region, a crowd. Frames without a line are frames all the same.
+
+    Args:
+      source: a txt, or a folder of them.
+      suffix, classes: as of `from_id_images`; frame n is <video>/<n, six digits>.
+    Raises: InputError for a line that is none.
+    """
+    balance, source = balance or Balance(), Path(source)
+    files = [source] if source.is_file() else sorted(source.glob("*.txt"), key=natural)
+    files = [file for file in files if not file.name.startswith(".")]
+    if not files:
+        raise InputError(source, "", "must be a txt of MOTS, or a folder of them")
+    videos, tracks, kinds = [], [], set()
+    for number, file in enumerate(files, start=1):
+        rows = list(_mots_lines(file))
+        if not rows:
+            raise InputError(file, "", "must hold at least one line")
+        times = [row[0] for row in rows]
+        first, length = min(times), max(times) - min(times) + 1
+        size = rows[0][3]
+        names = [f"{file.stem}/{first + t:06}{suffix}" for t in range(length)]
+        videos.append(_video(number, names, size))
+        found: dict[tuple, list] = {}
+        for n, (time, instance, kind, its, rle) in enumerate(rows, start=1):
+            if its != size:
+                rule = f"must have the size of the others, {size}, has {its}"
+                raise InputError(file, f"mask {n}", rule)
+            absent: list = [None] * length
+            masks = found.setdefault((instance, kind), absent)
+            if masks[time - first] is not None and instance != MOTS_IGNORE:
+                rule = f"object {instance} has two masks in frame {time}"
+                raise InputError(file, f"mask {n}", rule)
+            masks[time - first] = rle
+        for (instance, kind), masks in sorted(found.items()):
+            crowd = instance == MOTS_IGNORE
+            kinds.add(kind := 1 if crowd else kind)
+            row = {"video_id": number, "category_id": kind, "iscrowd": int(crowd)}
+            tracks.append({**row, "segmentations": masks})
+    return _official(videos, _named(kinds, classes, balance), tracks)
+
+
+def _mots_lines(file: Path):
+    """Frame, id, class, size and mask of each line."""
+    try:
+        lines = file.read_text("utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(file, "", f"must be a readable text: {error}") from None
+    for n, line in enumerate(lines, start=1):
+        if not (parts := line.split()):
+            continue
+        try:
+            time, instance, kind, height, width = map(int, parts[:5])
+            (counts,) = parts[5:]
+            mask = {"size": [height, width], "counts": counts}
+            rle = segmentations.compress(mask, height, width)
+        except ValueError as error:
+            rule = f"must be frame, id, class, height, width, RLE: {error}"
+            raise InputError(file, f"line {n}", rule) from None
+        yield time, instance, kind, (height, width), rle
+
+
+def _named(kinds: set[int], names: Sequence[str], balance: Balance) -> list[dict]:
+    """Categories of MOTS; a note where they have no names."""
+    if not names:
         given = ", ".join(f"class {c}" for c in sorted(kinds))
         balance.notes.append(
-            f"PNGs do not name classes: they are {given}; --classes NAME,NAME names"
+            f"MOTS does not name classes: they are {given}; --classes NAME,NAME names"
             " them (car,pedestrian in KITTI MOTS and MOTSChallenge)"
         )
-    categories = [
-        {"id": c, "name": names[c - 1] if c <= len(names) else f"class {c}"}
+    return [
+        {"id": c, "name": names[c - 1] if 0 < c <= len(names) else f"class {c}"}
         for c in sorted(kinds)
     ]
-    return _official(videos, categories, tracks)
 
 
 def _id_folders(folder: Path) -> list[tuple[Path, list[Path]]]:

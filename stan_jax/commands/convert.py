@@ -2,22 +2,26 @@
 
     stan convert davis Annotations/480p instances.json
     stan convert mots instances instances.json
+    stan convert mots-txt instances_txt instances.json
     stan convert cocovid cocovid.json instances.json
     stan convert coco coco.json instances.json --images=train2017 --frames=frames
     stan convert pngs instances.json folder
 
-davis and mots read folders of per-frame id-mask PNGs, a folder a video. coco makes of
+davis and mots read folders of per-frame id-mask PNGs, a folder a video; classes of
+davis are those of a meta.json (YouTube-VOS), if there is one. mots-txt reads the same
+as text. coco makes of
 each still image a clip under a smooth path, masks moved along; its frames are written
 to the folder given by --frames. pngs writes id-mask PNGs, a folder a video; classes
 and crowds are lost in them.
 """
 
 import argparse
+from typing import Any
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of this command to its parser."""
-    kinds = ["davis", "mots", "cocovid", "coco", "pngs"]
+    kinds = ["davis", "mots", "mots-txt", "cocovid", "coco", "pngs"]
     parser.add_argument("kind", choices=kinds, help="what the source is; pngs: back")
     parser.add_argument("source", help="file or folder")
     parser.add_argument("out", help="json to write; with pngs a folder")
@@ -35,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 OPTIONS = {
     "davis": {"suffix", "classes"},
     "mots": {"suffix", "classes"},
+    "mots-txt": {"suffix", "classes"},
     "coco": {"images", "frames", "length", "seed"},
 }
 
@@ -60,17 +65,20 @@ def run(args: argparse.Namespace) -> None:
         return
     require_place(args.out, args.source)
     balance = convert.Balance()
-    if args.kind in ("davis", "mots"):
+    if args.kind in ("davis", "mots", "mots-txt"):
         suffix = args.suffix or ".jpg"
         if not suffix.startswith("."):
             raise InputError("--suffix", "", f"must begin with a dot, is {suffix}")
-        root = convert.from_id_images(
-            args.source,
-            mots=args.kind == "mots",
+        how: dict[str, Any] = dict(
             suffix=suffix,
             classes=args.classes.split(",") if args.classes else (),
             balance=balance,
         )
+        if args.kind == "mots-txt":
+            root = convert.from_mots_txt(args.source, **how)
+        else:
+            mots = args.kind == "mots"
+            root = convert.from_id_images(args.source, mots=mots, **how)
     elif args.kind == "cocovid":
         content = youtube_vis.read_json(Path(args.source))
         root = convert.from_cocovid(content, args.source, balance)

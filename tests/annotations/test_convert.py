@@ -463,7 +463,7 @@ def test_cvats_export_of_mots_has_its_frames_and_names(tmp_path, capsys):
         write(tmp_path / f"default/instances/frame_{t:06}.png", ids)
     line = ["convert", "mots", str(tmp_path / "default"), str(tmp_path / "o.json")]
     main.main(line)
-    assert "note: PNGs do not name classes: they are class 1, class 2; --classes" in (
+    assert "note: MOTS does not name classes: they are class 1, class 2; --classes" in (
         capsys.readouterr().out
     )
     (tmp_path / "default/instances/labels.txt").write_text("cat\ndog\n")
@@ -511,3 +511,50 @@ def test_classes_of_youtube_vos_are_those_of_its_meta_json(tmp_path):
     (tmp_path / "train/meta.json").write_text('{"videos": {"v1": {"objects": 3}}}')
     with pytest.raises(InputError, match="must give each object of each video a cat"):
         convert.from_id_images(tmp_path / "train")
+
+
+def test_mots_as_text_is_mots_as_pngs(tmp_path, capsys):
+    hw, lines = (20, 30), []
+    ids = _two_objects()
+    for t in (2, 3, 5):  # nothing is seen in 4
+        whole = np.zeros(hw, np.uint16)
+        for value, number in ((1, 1001), (2, 2004)):
+            if t == 5 and value == 1:
+                continue
+            mask = ids == value
+            whole[mask] = number
+            rle = codec.encode(mask)["counts"]
+            lines.append(f"{t} {number} {number // 1000} 20 30 {rle}")
+        if t != 4:
+            write(tmp_path / f"pngs/seq/{t:06}.png", whole)
+    write(tmp_path / "pngs/seq/000004.png", np.zeros(hw, np.uint16))
+    (tmp_path / "txt").mkdir()
+    (tmp_path / "txt/seq.txt").write_text("\n".join(lines) + "\n")
+    out = tmp_path / "o.json"
+    main.main(["convert", "mots-txt", str(tmp_path / "txt"), str(out)])
+    assert "--classes NAME,NAME names them" in capsys.readouterr().out
+    assert json.loads(out.read_text()) == convert.from_id_images(
+        tmp_path / "pngs", mots=True
+    )
+    main.main(
+        ["convert", "mots-txt", *map(str, (tmp_path / "txt/seq.txt", out))]
+        + ["--classes=a,b"]
+    )
+    names = [row["name"] for row in json.loads(out.read_text())["categories"]]
+    assert names == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("text", "rule"),
+    [
+        ("", "must hold at least one line"),
+        ("1 1001 1 20 30", "line 1: must be frame, id, class, height, width, RLE"),
+        ("1 x 1 20 30 abc", "line 1: must be frame, id, class"),
+        ("1 1001 1 20 30 0", "line 1: .*add up"),
+    ],
+)
+def test_broken_text_of_mots_is_named(tmp_path, text, rule):
+    path = tmp_path / "seq.txt"
+    path.write_text(text)
+    with pytest.raises(InputError, match=rule):
+        convert.from_mots_txt(path)
