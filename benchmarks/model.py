@@ -83,7 +83,7 @@ def measure(part, config, variant, repeats):
             present=jnp.broadcast_to(jnp.arange(m) < 3, (1, 2, m)),
             labels=jnp.zeros((1, m), jnp.int32),
             masks=jnp.asarray(rng.random((1, m, fh, fw)) < 0.5),
-            past=jnp.full(1, c.data.frames - 1, jnp.int32),
+            seen=jnp.full(1, c.data.frames - 1, jnp.int32),
         )
         tx = optimizer.build(values.params, **c.optim, frozen=model.frozen_paths)
         update = train_step.make_train_step(

@@ -38,7 +38,7 @@ class Part(NamedTuple):
 
 PARTS = {
     "blank": Part("blank", [*CHOICES], 5, 3400),
-    "covered": Part("covered", [*CHOICES], 5, 3400),
+    "covered": Part("covered", [*CHOICES], 5, 6800),
     "hard": Part("hard", [*CHOICES], 5, 6800),
     "davis": Part("davis", [*CHOICES], 3, 1600),
     "variants": Part("blank", ["baseline", *OTHERS], 3, 3400),

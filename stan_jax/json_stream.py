@@ -8,7 +8,7 @@ import re
 import zipfile
 import zlib
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -199,7 +199,7 @@ class _Text:
         except UnicodeDecodeError as error:
             rule = f"is not UTF-8 text: {error.reason}"
             raise InputError(self.path, "", rule) from error
-        except (OSError, EOFError, zlib.error) as error:
+        except (OSError, EOFError, zlib.error, zipfile.BadZipFile) as error:
             reason = getattr(error, "strerror", None) or error
             raise InputError(self.path, "", f"cannot be read: {reason}") from error
         if piece:
@@ -247,21 +247,24 @@ def open_bytes(
     return gzip.GzipFile(path) if mark[:2] == b"\x1f\x8b" else open(path, "rb")
 
 
+# What zipfile raises for an unknown compression, and for a password.
+_UNPACKED_ELSEWHERE = (NotImplementedError, RuntimeError)
+
+
 def _in_zip(path: str | Path) -> zipfile.ZipExtFile:
     try:
-        names = zipfile.ZipFile(path).namelist()
-        parts = [PurePosixPath(name).parts for name in names]
+        archive = zipfile.ZipFile(path)
         visible = [
             name
-            for name, part in zip(names, parts, strict=True)
+            for name in archive.namelist()
             if name.endswith(".json")
-            and not any(x.startswith(".") or x == "__MACOSX" for x in part)
+            and not any(x.startswith((".", "__MACOSX")) for x in name.split("/"))
         ]
         if len(visible) == 1:
-            file: Any = zipfile.ZipFile(path).open(visible[0])
+            file: Any = archive.open(visible[0])
             return file
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
-        raise InputError(path, "", f"is a broken zip: {error}") from None
+    except (zipfile.BadZipFile, *_UNPACKED_ELSEWHERE) as error:
+        raise InputError(path, "", f"is a zip that cannot be read: {error}") from None
     found = ", ".join(visible[:3]) or "none"
     raise InputError(path, "", f"is a zip, and must hold one json, holds {found}")
 

@@ -34,7 +34,7 @@ class Pair(NamedTuple):
     present: Bool[Array, "2 m"]
     labels: Int[Array, " m"]
     masks: Bool[Array, "m fh fw"]  # of x1
-    past: Int[Array, ""]  # how many frames before x1 there are; older ones are blank
+    seen: Int[Array, ""]  # how many frames came before x1; the rest of them is blank
 
 
 class Proposals(NamedTuple):

@@ -1,6 +1,7 @@
 import gzip
 import json
 import math
+import zipfile
 
 import orjson
 import pytest
@@ -104,4 +105,28 @@ def test_what_is_wrong_is_told_with_its_place(tmp_path, monkeypatch, text, rule,
     path = tmp_path / "rows.json"
     path.write_text(text)
     with pytest.raises(InputError, match=rule):
+        list(json_stream.rows(path))
+
+
+def test_a_zip_of_one_json_is_read_and_any_other_named(tmp_path):
+    path = tmp_path / "results.zip"
+
+    def write(**files):
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, text in files.items():
+                archive.writestr(
+                    name.replace("__", "/").replace("_json", ".json"), text
+                )
+
+    write(results_json="[{}, {}]", notes="hello")
+    assert list(json_stream.rows(path)) == [{}, {}]
+    write(a_json="[]", b_json="[]")
+    with pytest.raises(InputError, match="must hold one json, holds a.json, b.json"):
+        list(json_stream.rows(path))
+    write(results_json='[{"x": "0123456789"}]')
+    path.write_bytes(path.read_bytes().replace(b"0123456789", b"0123456780"))
+    with pytest.raises(InputError, match="cannot be read: Bad CRC-32"):
+        list(json_stream.rows(path))
+    path.write_bytes(path.read_bytes()[:40])
+    with pytest.raises(InputError, match="is a zip that cannot be read"):
         list(json_stream.rows(path))

@@ -4,8 +4,8 @@
 training survives but an evaluator, or a reader, stumbles over.
 """
 
+import itertools
 import math
-import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -17,6 +17,7 @@ from stan_jax import json_stream
 from stan_jax.annotations import convert, youtube_vis
 from stan_jax.errors import InputError, grouped, kind_of
 from stan_jax.masks import codec, segmentations
+from stan_jax.media.pictures import natural
 
 LISTS = ("videos", "categories", "annotations")
 SHOWN = 3  # findings of one text that are printed; the json has all
@@ -288,12 +289,13 @@ class _Checker:
                 advice = "write it relative to that folder, with forward slashes"
                 self.warn(record, rule, advice)
         self.counts["frames"] += len(names)
+        names = [
+            youtube_vis.posix(name) if isinstance(name, str) else "" for name in names
+        ]
         if (falls := _falls(names)) is not None:
             rule = f"numbers of the frames fall from {falls[0]} to {falls[1]}"
             self.warn(where, rule, "list the frames in the order they were taken")
-        return [
-            youtube_vis.posix(name) if isinstance(name, str) else "" for name in names
-        ]
+        return names
 
     # ---- categories
 
@@ -550,15 +552,15 @@ def _near(a: list, b: list) -> bool:
     return all(abs(x - y) <= 2 for x, y in zip(a, b, strict=True))
 
 
-def _falls(names: list) -> tuple[int, int] | None:
-    """The last numbers in the names of two frames, the second below the first."""
-    last = None
-    for name in names:
-        numbers = re.findall(r"\d+", Path(name).stem) if isinstance(name, str) else ()
-        number = int(numbers[-1]) if numbers else None
-        if last is not None and number is not None and number < last:
-            return last, number
-        last = number
+def _falls(names: list[str]) -> tuple[int, int] | None:
+    """The numbers by which a frame comes after one that people count before it."""
+    keys = [natural(PurePosixPath(name))[0] for name in names]
+    for before, after in itertools.pairwise(keys):
+        differ = next(
+            ((a, b) for a, b in zip(before, after, strict=False) if a != b), None
+        )
+        if differ and isinstance(differ[0], int) and differ[1] < differ[0]:
+            return differ
     return None
 
 

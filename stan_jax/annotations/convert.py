@@ -21,6 +21,7 @@ from stan_jax.masks.codec import RLE
 from stan_jax.media.pictures import is_image, natural
 
 LABELS = "labels.txt"  # CVAT's: the name of class 1, 2, ... a line
+MOST_FRAMES = 100_000  # of a video: an hour at 25 a second has 90,000
 VOID = 255  # DAVIS 2017: pixels that are nobody's
 MOTS_IGNORE = 10_000  # a region that counts for nobody: class 10, a crowd
 
@@ -141,11 +142,7 @@ def from_id_images(
             row = {"video_id": number, "category_id": kind, "iscrowd": int(crowd)}
             tracks.append({**row, "segmentations": found})
     names = classes or named or (_labels(folders[0][0]) if mots else ["object"])
-    if not mots:
-        categories = [{"id": c, "name": names[c - 1]} for c in sorted(kinds)]
-    else:
-        categories = _named(kinds, names, balance)
-    return _official(videos, categories, tracks)
+    return _official(videos, _named(kinds, names, balance), tracks)
 
 
 def from_mots_txt(
@@ -177,6 +174,11 @@ def from_mots_txt(
             raise InputError(file, "", "must hold at least one line")
         times = [row[0] for row in rows]
         first, length = min(times), max(times) - min(times) + 1
+        if first < 0 or length > MOST_FRAMES:
+            rule = (
+                f"frames must lie within {MOST_FRAMES:,}, are {first} to {max(times)}"
+            )
+            raise InputError(file, "", rule)
         size = rows[0][3]
         names = [f"{file.stem}/{first + t:06}{suffix}" for t in range(length)]
         videos.append(_video(number, names, size))
@@ -199,13 +201,16 @@ def from_mots_txt(
     return _official(videos, _named(kinds, classes, balance), tracks)
 
 
-def _mots_lines(file: Path):
-    """Frame, id, class, size and mask of each line."""
+def _lines(file: Path) -> list[str]:
     try:
-        lines = file.read_text("utf-8-sig").splitlines()
+        return file.read_text("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(file, "", f"must be a readable text: {error}") from None
-    for n, line in enumerate(lines, start=1):
+
+
+def _mots_lines(file: Path):
+    """Frame, id, class, size and mask of each line."""
+    for n, line in enumerate(_lines(file), start=1):
         if not (parts := line.split()):
             continue
         try:
@@ -295,8 +300,7 @@ def _labels(place: Path) -> list[str]:
     """Names of classes that lie beside the PNGs, if any do."""
     for folder in (place, place.parent):
         if (file := folder / LABELS).is_file():
-            text = file.read_text("utf-8-sig")
-            return [line.strip() for line in text.splitlines() if line.strip()]
+            return [line.strip() for line in _lines(file) if line.strip()]
     return []
 
 
@@ -379,8 +383,7 @@ def from_cocovid(
     balance = balance or Balance()
     if "videos" not in root:
         root = _by_folder(root, file)
-    videos, place = [], {}
-    frames = defaultdict(list)
+    frames, seen = defaultdict(list), set()
     for i, image in enumerate(_list(root, "images", file)):
         for key in ("id", "video_id", "frame_id", "file_name", "height", "width"):
             _need(image, key, file, f"images[{i}]")
@@ -389,12 +392,12 @@ def from_cocovid(
         except ValueError:
             rule = f"frame_id must be numbers, is {image['frame_id']!r:.40}"
             raise InputError(file, f"images[{i}]", rule) from None
-        if image["id"] in place:
+        if image["id"] in seen:
             rule = f"id {image['id']} must be that of one image in the whole file"
             raise InputError(file, f"images[{i}]", rule)
-        place[image["id"]] = (image["video_id"], 0)
+        seen.add(image["id"])
         frames[image["video_id"]].append(image)
-    place, sizes = {}, {}
+    videos, place, sizes = [], {}, {}
     for i, video in enumerate(_list(root, "videos", file)):
         number = _need(video, "id", file, f"videos[{i}]")
         shown = sorted(frames[number], key=lambda image: image["frame_id"])
@@ -413,8 +416,7 @@ def from_cocovid(
         place |= {image["id"]: (number, t) for t, image in enumerate(shown)}
     length = {video["id"]: len(video["file_names"]) for video in videos}
     tracks: dict[tuple, dict] = {}
-    rows = _list(root, "annotations", file)
-    for i, row in enumerate(rows):
+    for i, row in enumerate(_with_masks(root, file)):
         where = f"annotations[{i}]"
         image = _need(row, "image_id", file, where)
         instance = track_of(row)
@@ -448,7 +450,6 @@ def from_cocovid(
         if before := track["segmentations"][t]:
             mask = codec.encode(codec.decode(before) | codec.decode(mask))
         track["segmentations"][t] = mask
-    _require_masks(rows, balance, file)
     shown = [track for track in tracks.values() if any(track["segmentations"])]
     return _official(videos, _list(root, "categories", file), shown)
 
@@ -482,10 +483,13 @@ def _by_folder(root: dict, file: str | Path) -> dict:
     return root | {"videos": videos, "images": images}
 
 
-def _require_masks(rows: list[dict], balance: Balance, file: str | Path) -> None:
-    if rows and balance.left.get(BOXES, [0])[0] == len(rows):
+def _with_masks(root: dict, file: str | Path) -> list[dict]:
+    """The annotations. Raises: InputError where there are some, and not one mask."""
+    rows = _list(root, "annotations", file)
+    if rows and not any(row.get("segmentation") for row in rows):
         rule = f"none of {len(rows)} has a mask: boxes alone cannot be converted"
         raise InputError(file, "annotations", rule)
+    return rows
 
 
 def from_stills(
@@ -503,7 +507,7 @@ def from_stills(
         if number in videos:
             raise InputError(file, where, f"id {number} must be that of one image")
         videos[number] = _video(number, [name], _size(image, file, where))
-    for i, row in enumerate(_list(root, "annotations", file)):
+    for i, row in enumerate(_with_masks(root, file)):
         where = f"annotations[{i}]"
         number = _need(row, "image_id", file, where)
         if number not in videos:
@@ -584,11 +588,8 @@ def from_images(
     a file with tracks, whose images are the frames of a video.
     """
     balance = balance or Balance()
-    tracked = [
-        i
-        for i, row in enumerate(_list(root, "annotations", file))
-        if track_of(row) is not None
-    ]
+    rows = _with_masks(root, file)
+    tracked = [i for i, row in enumerate(rows) if track_of(row) is not None]
     if tracked:
         rule = "has a track_id: the images are frames of a video"
         cure = "`stan convert cocovid` takes it"
@@ -598,7 +599,7 @@ def from_images(
         if often > 1:
             raise InputError(file, f"image {number}", "its id must be used only once")
     by_image = defaultdict(list)
-    for i, row in enumerate(_list(root, "annotations", file)):
+    for i, row in enumerate(rows):
         number = _need(row, "image_id", file, f"annotations[{i}]")
         if number not in listed:
             rule = f"image_id {number!r} is not among the images"
@@ -639,7 +640,6 @@ def from_images(
                 }
             )
         watch(i + 1)
-    _require_masks(_list(root, "annotations", file), balance, file)
     return _official(videos, _list(root, "categories", file), tracks)
 
 

@@ -1,11 +1,11 @@
 """Several annotation files become one, everything in it numbered anew."""
 
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from stan_jax.annotations import youtube_vis
+from stan_jax.annotations.youtube_vis import field
 from stan_jax.errors import InputError
 
 
@@ -28,44 +28,38 @@ def merge(files: Sequence[str | Path], folders: Sequence[str] = ()) -> dict[str,
     owner: dict[str, Path] = {}
     for number, path in enumerate(map(Path, files)):
         root = youtube_vis.read_plain(path)
-        rows = {key: _rows(path, root, key) for key in ("videos", "categories")}
-        rows["annotations"] = _rows(path, root, "annotations")
-        for key in ("videos", "categories"):
-            _unique(path, key, rows[key])
-        kinds, place = {}, {}
-        for row in rows["categories"]:
-            name = str(row.get("name", row.get("id")))
+        ids: dict[str, dict[int, int]] = {}  # new by old
+        ids["category_id"] = {}
+        for old, where, row in _records(path, root, "categories", "category"):
+            name = field(path, where, row, "name", str)
             known = categories.setdefault(name, row | {"id": len(categories) + 1})
-            kinds[row.get("id")] = known["id"]
-        for row in rows["videos"]:
-            names = [youtube_vis.posix(str(name)) for name in row.get("file_names", ())]
+            ids["category_id"][old] = known["id"]
+        ids["video_id"] = {}
+        for old, where, row in _records(path, root, "videos", "video"):
+            given = field(path, where, row, "file_names", list)
+            names = [youtube_vis.posix(str(name)) for name in given]
             if folders:
                 names = [f"{folders[number].rstrip('/')}/{name}" for name in names]
             if other := next((owner[n] for n in names if n in owner), None):
                 rule = f"has frames that a video of {other} has as well"
                 cure = "--folders puts the folder of each file's frames in front"
-                raise InputError(path, f"video {row.get('id')}", rule, cure)
+                raise InputError(path, where, rule, cure)
             owner |= dict.fromkeys(names, path)
-            place[row.get("id")] = len(videos) + 1
+            ids["video_id"][old] = len(videos) + 1
             videos.append(row | {"id": len(videos) + 1, "file_names": names})
-        for i, row in enumerate(rows["annotations"]):
-            for key, known in (("video_id", place), ("category_id", kinds)):
-                if row.get(key) not in known:
-                    rule = f"{key} {row.get(key)!r:.40} is not in the file"
-                    raise InputError(path, f"entry {i} of annotations", rule)
-            new = dict(video_id=place[row["video_id"]], id=len(tracks) + 1)
-            tracks.append(row | new | dict(category_id=kinds[row["category_id"]]))
+        for i, row in enumerate(youtube_vis.list_of(path, root, "annotations")):
+            where, new = f"entry {i} of annotations", {"id": len(tracks) + 1}
+            for key, known in ids.items():
+                if (old := field(path, where, row, key, int)) not in known:
+                    raise InputError(path, where, f"{key} {old} is not in the file")
+                new[key] = known[old]
+            tracks.append(row | new)
     return dict(videos=videos, categories=list(categories.values()), annotations=tracks)
 
 
-def _rows(path: Path, root: dict, key: str) -> list[dict]:
-    rows = root.get(key)
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise InputError(path, key, "must be a list of objects")
-    return rows
-
-
-def _unique(path: Path, key: str, rows: list[dict]) -> None:
-    for number, often in Counter(str(row.get("id")) for row in rows).items():
-        if often > 1:
-            raise InputError(path, key, f"id {number} must be used only once")
+def _records(path: Path, root: dict, key: str, what: str):
+    """Id, name and content of each record of a list whose ids are its own."""
+    rows = youtube_vis.list_of(path, root, key)
+    ids = [field(path, f"entry {i} of {key}", x, "id", int) for i, x in enumerate(rows)]
+    youtube_vis.require_unique(path, what, ids)
+    return [(i, f"{what} {i}", row) for i, row in zip(ids, rows, strict=True)]

@@ -7,6 +7,7 @@ one's own): classes come from the file, ids need not be contiguous, and a file w
 
 import io
 import json
+import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -25,6 +26,8 @@ from stan_jax.masks.segmentations import RLE
 from stan_jax.media import pictures
 
 _TAILS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}  # how a whole file ends
+
+_BROKEN = (OSError, EOFError, zlib.error, zipfile.BadZipFile)  # as it is unpacked
 
 # What pillow raises for a broken image, depending on the format and the place.
 _UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
@@ -284,7 +287,7 @@ def read_plain(
         raise InputError(path, where, f"must be json: {error.msg}") from None
     except FileNotFoundError:
         raise InputError(path, "", "must be a readable json file, is absent") from None
-    except (OSError, EOFError, zlib.error, ValueError, RecursionError) as error:
+    except (*_BROKEN, ValueError, RecursionError) as error:
         raise InputError(path, "", f"must be a readable json file: {error}") from None
     if not isinstance(root, dict):
         raise InputError(path, "", f"must hold an object, holds a {_kind(root)}")
@@ -316,21 +319,21 @@ def _names_frames(root: dict) -> bool:
 
 def _categories(path: Path, root: dict) -> tuple[Category, ...]:
     found = []
-    for i, row in enumerate(_rows(path, root, "categories")):
-        number = _field(path, f"entry {i} of categories", row, "id", int)
-        name = _field(path, f"category {number}", row, "name", str)
+    for i, row in enumerate(list_of(path, root, "categories")):
+        number = field(path, f"entry {i} of categories", row, "id", int)
+        name = field(path, f"category {number}", row, "name", str)
         found.append(Category(number, name))
-    _unique(path, "category", [c.id for c in found])
+    require_unique(path, "category", [c.id for c in found])
     return tuple(sorted(found))
 
 
 def _videos(path: Path, root: dict) -> dict[int, Video]:
     found = []
-    for i, row in enumerate(_rows(path, root, "videos")):
-        number = _field(path, f"entry {i} of videos", row, "id", int)
+    for i, row in enumerate(list_of(path, root, "videos")):
+        number = field(path, f"entry {i} of videos", row, "id", int)
         where = f"video {number}"
-        names = _field(path, where, row, "file_names", list)
-        height, width = (_field(path, where, row, k, int) for k in ("height", "width"))
+        names = field(path, where, row, "file_names", list)
+        height, width = (field(path, where, row, k, int) for k in ("height", "width"))
         if not names:
             raise InputError(path, where, "must have at least one frame, has none")
         if not all(isinstance(name, str) and name for name in names):
@@ -347,7 +350,7 @@ def _videos(path: Path, root: dict) -> dict[int, Video]:
         found.append(Video(number, names, height, width, ()))
     if not found:
         raise InputError(path, "videos", "must list at least one video, lists none")
-    _unique(path, "video", [v.id for v in found])
+    require_unique(path, "video", [v.id for v in found])
     return {v.id: v for v in found}
 
 
@@ -356,12 +359,12 @@ def _with_tracks(
 ) -> dict[int, Video]:
     label_of = {c.id: label for label, c in enumerate(categories)}
     tracks: dict[int, list[Track]] = {number: [] for number in videos}
-    rows = _rows(path, root, "annotations")
+    rows = list_of(path, root, "annotations")
     for i, row in enumerate(rows):
-        number = _field(path, f"entry {i} of annotations", row, "id", int)
+        number = field(path, f"entry {i} of annotations", row, "id", int)
         where = f"annotation {number}"
-        video_id = _field(path, where, row, "video_id", int)
-        category = _field(path, where, row, "category_id", int)
+        video_id = field(path, where, row, "video_id", int)
+        category = field(path, where, row, "category_id", int)
         if video_id not in videos:
             raise InputError(
                 path, where, f"video_id {video_id} is not among the videos"
@@ -384,7 +387,7 @@ def _with_tracks(
                 boxes=codec.tight_boxes(masks),
             )
         )
-    _unique(path, "annotation", [t.id for rows in tracks.values() for t in rows])
+    require_unique(path, "annotation", [t.id for rows in tracks.values() for t in rows])
     return {i: v._replace(tracks=tuple(tracks[i])) for i, v in videos.items()}
 
 
@@ -392,7 +395,7 @@ def _segmentations(
     path: Path, where: str, row: dict, video: Video
 ) -> tuple[RLE | None, ...]:
     frames = len(video.file_names)
-    given = _field(path, where, row, "segmentations", list)
+    given = field(path, where, row, "segmentations", list)
     for key in ("segmentations", "bboxes", "areas"):
         if isinstance(row.get(key), list) and len(row[key]) != frames:
             rule = (
@@ -411,8 +414,9 @@ def _segmentations(
     return tuple(found)
 
 
-def _rows(path: Path, root: dict, key: str) -> list[dict]:
-    rows = _field(path, "", root, key, list)
+def list_of(path: Path, root: dict, key: str) -> list[dict]:
+    """Return a list of objects of a file. Raises: InputError where it is none."""
+    rows = field(path, "", root, key, list)
     for i, row in enumerate(rows):
         if not isinstance(row, dict):
             rule = f"must be an object, is a {_kind(row)}"
@@ -420,7 +424,8 @@ def _rows(path: Path, root: dict, key: str) -> list[dict]:
     return rows
 
 
-def _field(path: Path, where: str, row: dict, key: str, kind: type) -> Any:
+def field(path: Path, where: str, row: dict, key: str, kind: type) -> Any:
+    """Return a member of a record. Raises: InputError where it is of another kind."""
     if key not in row:
         raise InputError(path, where, f"must have '{key}'")
     if not isinstance(row[key], kind) or isinstance(row[key], bool):
@@ -429,7 +434,8 @@ def _field(path: Path, where: str, row: dict, key: str, kind: type) -> Any:
     return row[key]
 
 
-def _unique(path: Path, what: str, ids: list[int]) -> None:
+def require_unique(path: Path, what: str, ids: list[int]) -> None:
+    """Raise InputError for an id that stands twice."""
     seen: set[int] = set()
     for number in ids:
         if number in seen:

@@ -9,10 +9,9 @@
 
 davis and mots read folders of per-frame id-mask PNGs, a folder a video; classes of
 davis are those of a meta.json (YouTube-VOS), if there is one. mots-txt reads the same
-as text. coco makes of
-each still image a clip under a smooth path, masks moved along; its frames are written
-to the folder given by --frames. pngs writes id-mask PNGs, a folder a video; classes
-and crowds are lost in them.
+as text. coco makes of each still image a clip under a smooth path, masks moved along;
+its frames are written to the folder given by --frames. pngs writes id-mask PNGs, a
+folder a video; classes and crowds are lost in them.
 """
 
 import argparse

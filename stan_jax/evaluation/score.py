@@ -74,7 +74,7 @@ def score_files(
     """
     with open_pool(workers) as pool:
         truth = readers.true_tracks(instances_path)
-        if not truth.tracks:
+        if not truth.tracks and not truth.odd:
             rule = "has no annotations: nothing to score"
             cure = "`stan submit` makes the zip for a server"
             raise InputError(instances_path, "", rule, cure)

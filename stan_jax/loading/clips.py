@@ -98,7 +98,7 @@ def make_pair(
     pair = into or blank_pair(canvas_hw, max_objects, frames=len(frames))
     pair.size_hw[:] = new_h, new_w
     pair.labels[: len(labels)] = labels
-    pair.past[...] = len(frames) - 1
+    pair.seen[...] = len(frames) - 1
     for place, frame in zip(pair.frames[-len(frames) :], frames, strict=True):
         place[:new_h, :new_w] = _mirror(
             canvas.resize_frame(frame, (new_h, new_w)), flip

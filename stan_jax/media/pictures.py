@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from functools import cache, partial
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import numpy as np
 from jaxtyping import UInt8
@@ -97,7 +97,7 @@ def is_image(path: Path) -> bool:
     return path.suffix.lower() in _suffixes() and not hidden
 
 
-def natural(path: Path) -> tuple:
+def natural(path: PurePath) -> tuple:
     """Return a key that sorts names as people count: 2 before 10."""
     parts = re.split(r"(\d+)", path.name.lower())
     return tuple(int(x) if i % 2 else x for i, x in enumerate(parts)), path.name

@@ -191,7 +191,7 @@ class SpatioTemporalAttention(nnx.Module):
                 query.reshape(-1, *level_hw, query.shape[-1]),
                 key.reshape(*maps, key.shape[-1]),
                 values.reshape(*maps, values.shape[-1]),
-                self._bias(level, maps[1], self.reach),
+                self._near_bias(level, maps[1], self.reach),
                 mask.reshape(maps),
                 query_mask.reshape(-1, *level_hw),
                 scale=self.scale,
@@ -220,7 +220,9 @@ class SpatioTemporalAttention(nnx.Module):
         )
         return _joined(attended, self.heads)
 
-    def _bias(self, level: int, maps: int, reach: int) -> Float[Array, "q side side"]:
+    def _near_bias(
+        self, level: int, maps: int, reach: int
+    ) -> Float[Array, "q side side"]:
         """What prior and ages add to the logits of near cells."""
         side = 2 * reach + 1
         bias = jnp.zeros((maps, side, side), jnp.float32)

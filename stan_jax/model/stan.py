@@ -260,20 +260,20 @@ class STAN(nnx.Module):
         self,
         x: Sequence[Float[Array, "b f _ _ c"]],
         size_hw: Int[Array, "b 2"],
-        past: Int[Array, " b"],
+        seen: Int[Array, " b"],
     ) -> tuple[Float[Array, "b _ _ c"], ...]:
         """Return P2..P6 of the last of f frames, enriched by those before it.
 
         Args:
           x: all levels of the frames, the oldest first.
-          past: how many of the frames before the last are of the video.
+          seen: how many of the frames before the last are of the video.
         """
         if self.sta is None:
             return tuple(level[:, -1] for level in x)
         q, f = self.sta.frames, x[0].shape[1]
         empty = self.empty_past(x)
         if self.sta.stored == "attended":
-            levels, _ = self.walk(empty, x, size_hw, past - (f - 1))
+            levels, _ = self.walk(empty, x, size_hw, seen - (f - 1))
         else:
             # Only the last frame is asked for, and what it needs is known.
             held = tuple(
@@ -281,7 +281,7 @@ class STAN(nnx.Module):
                 for none, level in zip(empty, self.attended(x), strict=True)
             )
             last = tuple(level[:, -1:] for level in x)
-            levels, _ = self.walk(held, last, size_hw, past)
+            levels, _ = self.walk(held, last, size_hw, seen)
         return tuple(level[:, -1] for level in levels)
 
     def regions(

@@ -154,14 +154,14 @@ def attend_near(
 
     if num_blocks == 1:
         result = rows((query, key, value, mask))
-        return jnp.where(query_mask[..., None], result, 0)
-    starts = range(0, h, size)
-    blocks = jnp.stack([query[:, y : y + size] for y in starts])
-    wide = (
-        jnp.stack([x[:, :, y : y + size + 2 * reach] for y in starts])
-        for x in (key, value, mask)
-    )
-    # As in `attend`, the backward pass makes each block of the map again.
-    result = jax.lax.map(jax.checkpoint(rows), (blocks, *wide))
-    result = result.swapaxes(0, 1).reshape(b, -1, w, value.shape[-1])[:, :h]
+    else:
+        starts = range(0, h, size)
+        blocks = jnp.stack([query[:, y : y + size] for y in starts])
+        wide = (
+            jnp.stack([x[:, :, y : y + size + 2 * reach] for y in starts])
+            for x in (key, value, mask)
+        )
+        # As in `attend`, the backward pass makes each block of the map again.
+        result = jax.lax.map(jax.checkpoint(rows), (blocks, *wide))
+        result = result.swapaxes(0, 1).reshape(b, -1, w, value.shape[-1])[:, :h]
     return jnp.where(query_mask[..., None], result, 0)

@@ -15,11 +15,12 @@ def start(model: STAN, canvas_hw: tuple[int, int], *, slots: int) -> MemoryQueue
     """Return the memory of a video that has not begun, for frames of one canvas."""
     frames = jax.ShapeDtypeStruct((1, *canvas_hw, 3), jnp.uint8)
     size = jax.ShapeDtypeStruct((1, 2), jnp.int32)
-    levels = jax.eval_shape(
-        lambda frames, size: model.attended(model.features(frames, size)), frames, size
-    )
-    frames = 1 if model.sta is None else model.sta.frames
-    kept = [jax.ShapeDtypeStruct((frames, *x.shape[1:]), x.dtype) for x in levels]
+
+    def past(frames, size):
+        levels = [x[None] for x in model.features(frames, size)]
+        return [x[0] for x in model.empty_past(levels)]
+
+    kept = jax.eval_shape(past, frames, size)
     embed_channels = model.track_head.fc2.out_features
     return queue.empty(kept, slots=slots, embed_channels=embed_channels)
 

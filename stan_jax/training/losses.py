@@ -114,7 +114,7 @@ def terms(
     frames = pairs.frames.reshape(b * f, fh, fw, 3)
     levels = model.features(frames, jnp.repeat(pairs.size_hw, f, axis=0))
     levels = tuple(x.reshape(b, f, *x.shape[1:]) for x in levels)
-    attended = model.attend_last(levels, pairs.size_hw, pairs.past)
+    attended = model.attend_last(levels, pairs.size_hw, pairs.seen)
     regions = model.regions(attended, pairs.size_hw, thresholds)
     anchor_keys, roi_keys = jax.vmap(jax.random.split, out_axes=1)(keys)
 

@@ -531,6 +531,19 @@ def test_null_and_absent_fields_are_the_same_to_check_and_load(tmp_path, change)
     assert not dataset.videos[0].tracks[0].crowd
 
 
+@pytest.mark.parametrize(
+    ("names", "want"),
+    [
+        (["v/9.jpg", "v/10.jpg"], None),
+        (["v/12-00-59.jpg", "v/12-01-00.jpg"], None),  # a clock
+        (["v/1.jpg", "v/10.jpg", "v/2.jpg"], (10, 2)),
+        (["v/b.jpg", "v/a.jpg", ""], None),
+    ],
+)
+def test_numbers_fall_where_people_would_count_otherwise(names, want):
+    assert check._falls(names) == want
+
+
 def test_annotations_that_are_null_are_none(tmp_path):
     for change in (dict(annotations=None), None):
         root = content()

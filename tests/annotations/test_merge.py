@@ -67,7 +67,7 @@ def test_one_file_is_numbered_anew(make_folder, tmp_path):
     [
         ("annotations", {"video_id": 99}, "video_id 99 is not in the file"),
         ("annotations", {"category_id": 99}, "category_id 99 is not in the file"),
-        ("videos", {"id": 15}, "id 15 must be used only once"),
+        ("videos", {"id": 15}, "video 15: its id must be used only once"),
     ],
 )
 def test_a_file_that_does_not_go_together_is_named(make_folder, key, change, rule):

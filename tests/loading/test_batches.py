@@ -78,10 +78,10 @@ def test_more_frames_lead_up_to_the_previous_one_and_leave_the_rest_as_it_is(
         _take(_pairs(dataset, gap="previous", frames=4), 6),
         strict=True,
     ):
-        _same(longer._replace(frames=longer.frames[:, 2:], past=plain.past), plain)
+        _same(longer._replace(frames=longer.frames[:, 2:], seen=plain.seen), plain)
         for b, (video, t0, t1) in enumerate(_keys(plain)):
             want = [] if t0 == t1 else list(range(t0))[-2:]
-            assert longer.past[b] == 1 + len(want)
+            assert longer.seen[b] == 1 + len(want)
             blank = 2 - len(want)
             assert not longer.frames[b, :blank].any()
             got = [tiny_sets.whose(frame) for frame in longer.frames[b, blank:2]]

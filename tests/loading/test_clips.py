@@ -108,7 +108,7 @@ def test_make_pair_copies_what_needs_no_resizing():
         bool,
         np.int32,
     ]
-    assert pair.past == 1
+    assert pair.seen == 1
     np.testing.assert_array_equal(pair.frames[:, :24, :40], frames)
     assert pair.size_hw.tolist() == [24, 40]
     assert pair.labels.tolist() == [4, 2, 9, 0, 0]

@@ -312,7 +312,7 @@ def test_losses_of_a_longer_pair_see_its_older_frames_if_there_are_any(stored):
         older = rng.integers(0, 255, (1, *pair.frames.shape[1:])).astype(np.uint8)
         frames = np.concatenate([older, pair.frames])
         for past in (1, 2):
-            given = pair._replace(frames=frames, past=np.array(past, np.int32))
+            given = pair._replace(frames=frames, seen=np.array(past, np.int32))
             loss[seed, past] = float(run(tiny_pairs.batch(given)))
     assert loss[0, 1] == loss[1, 1]
     plain = float(run(tiny_pairs.batch(pair)))
