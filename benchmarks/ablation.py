@@ -6,9 +6,10 @@ r"""What a choice is worth: configs trained with several seeds, compared pair by
         --json=study.json --figure=study.png -- --config.optim.steps=1500
 
 Trains and evaluates every config with every seed under runs/ablation, on one device a
-run, so many side by side as --jobs says; what is there already is not done again, and
-refused if it was made with other overrides; a run cut short goes on. What follows `--`
-goes to train.py.
+run, so many side by side as --jobs says; a run cut short goes on. What a run found is
+kept in --records, a small file a run: where that is, nothing is trained again, so a
+comparison can be made over days and machines. What was made with other overrides is
+refused. What follows `--` goes to train.py.
 
 The first config is the baseline of the others. Reported are mean and deviation over
 seeds, and the mean paired difference to the baseline with a 95 % interval: bootstrap
@@ -41,6 +42,7 @@ from stan_jax.shapes.generate import SPOILT
 ROOT = Path(__file__).resolve().parents[1]
 DRAWS = 400  # of the bootstrap: ten lie beyond each end of an interval
 COLUMNS = 4  # of the figure
+UNITS = 10_000  # of figures in a record
 SPENT = "seconds.json"  # what a run took so far
 FOUND = 0.5  # IoU from which on an object of a frame is found
 
@@ -51,34 +53,71 @@ def main(argv):
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--jobs", type=int, default=1, help="runs side by side")
     parser.add_argument("--folder", type=Path, default=ROOT / "runs" / "ablation")
+    parser.add_argument("--records", type=Path, help="of each run; default: --folder")
     parser.add_argument("--json", type=Path, help="where all figures go")
     parser.add_argument("--figure", type=Path, help="png of all differences")
     split = argv.index("--") if "--" in argv else len(argv)
     args = parser.parse_args(argv[:split])
     overrides = argv[split + 1 :]
     work = [(c, s) for s in range(args.seeds) for c in args.configs]
+    records = args.records or args.folder
+    records.mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(args.jobs) as pool:
-        runs = list(pool.map(lambda w: run(*w, args.folder, overrides), work))
-    measured = {w: measure(workdir) for w, workdir in zip(work, runs, strict=True)}
+        found = pool.map(lambda w: record(*w, args.folder, records, overrides), work)
+        measured = dict(zip(work, found, strict=True))
     report = compare(args.configs, args.seeds, measured)
     print("\n" + table(report))
     if args.json:
-        hours = sum(map(spent, runs)) / 3600
+        hours = sum(r["seconds"] for r in measured.values()) / 3600
         note = {"command": argv, "date": time.strftime("%Y-%m-%d"), "hours": hours}
         args.json.write_text(json.dumps(note | {"configs": report}, indent=1))
     if args.figure:
         draw(report, args.figure)
 
 
-def run(config, seed, folder, overrides):
+def record(config, seed, folder, records, overrides):
+    """Return what a run found, from its record or by making the run.
+
+    A record has the figures over all videos, and `draws`: each figure over the videos
+    of every draw of the bootstrap, in units of 1 / UNITS.
+    """
+    name = f"{config.replace(':', '-')}_{seed}"
+    path = records / f"{name}.json"
+    if path.is_file():
+        found = json.loads(path.read_text())
+        agree(found["overrides"], overrides, path)
+        return found
+    workdir = run(config, seed, folder / name, overrides)
+    measured = measure(workdir)
+    ids = sorted(measured.videos["all"])
+    rng = np.random.default_rng(0)  # the same videos for every run
+    draws = [figures(measured, rng.choice(ids, len(ids))) for _ in range(DRAWS)]
+    found = {
+        "date": time.strftime("%Y-%m-%d"),
+        "overrides": overrides,
+        "seconds": round(spent(workdir)),
+        "attention": measured.attention,
+        "figures": (whole := figures(measured, ids)),
+        "draws": {k: [round(d[k] * UNITS) for d in draws] for k in whole},
+    }
+    lines = ",\n".join(f"{json.dumps(k)}: {json.dumps(v)}" for k, v in found.items())
+    path.write_text("{" + lines + "}\n")
+    print(f"{config} seed {seed}: AP {whole['AP all']:.3f}, {found['seconds']} s")
+    return found
+
+
+def agree(made, overrides, path):
+    if made != overrides:
+        sys.exit(f"{path} was made with {made}: delete it, or name another folder")
+
+
+def run(config, seed, workdir, overrides):
     """Train and evaluate what is not there yet; return the workdir."""
-    workdir = folder / f"{config.replace(':', '-')}_{seed}"
     workdir.mkdir(parents=True, exist_ok=True)
     note = workdir / "overrides.json"
     if not note.is_file():
         note.write_text(json.dumps(overrides))
-    if (made := json.loads(note.read_text())) != overrides:
-        sys.exit(f"{workdir} was made with {made}: delete it, or name another --folder")
+    agree(json.loads(note.read_text()), overrides, workdir)
     if (workdir / "scores.json").is_file():
         return workdir
     name, _, argument = config.partition(":")
@@ -93,9 +132,6 @@ def run(config, seed, folder, overrides):
             finally:  # also of a run that was cut short
                 seconds = spent(workdir) + time.monotonic() - begun
                 (workdir / SPENT).write_text(json.dumps(seconds))
-    scores = json.loads((workdir / "scores.json").read_text())
-    took = f"{spent(workdir):.0f} s"
-    print(f"{config} seed {seed}: AP {scores['AP']:.3f}, {took}", flush=True)
     return workdir
 
 
@@ -218,43 +254,37 @@ def figures(run, ids):
 
 
 def compare(configs, seeds, measured):
-    """Return figures of each config, and its difference to the first of them."""
+    """Return figures of each config, and its difference to the first of them.
+
+    measured: records by config and seed.
+    """
     base = configs[0]
-    ids = sorted(next(iter(measured.values())).videos["all"])
-    whole = {w: figures(run, ids) for w, run in measured.items()}
-    rng = np.random.default_rng(0)
-    draws = []
-    for _ in range(DRAWS if len(configs) > 1 else 0):
-        some = rng.choice(ids, len(ids)).tolist()
-        who = rng.choice(seeds, seeds).tolist()
-        of = {(c, s): figures(measured[c, s], some) for c in configs for s in set(who)}
-        draws.append({c: paired(of, base, c, who) for c in configs[1:]})
+    rng = np.random.default_rng(1)
+    who = rng.integers(seeds, size=(DRAWS, seeds))  # seeds of each draw
     report: dict[str, dict[str, Any]] = {}
     for config in configs:
-        report[config] = {
-            "attention": [measured[config, s].attention for s in range(seeds)]
-        }
-        for name in whole[config, 0]:
-            values = [whole[config, s][name] for s in range(seeds)]
+        found = [measured[config, s] for s in range(seeds)]
+        report[config] = {"attention": [one["attention"] for one in found]}
+        for name in found[0]["figures"]:
+            values = [one["figures"][name] for one in found]
             row = {"values": values, "mean": statistics.mean(values)}
             row["sd"] = statistics.stdev(values) if seeds > 1 else None
             if config != base:
                 row["difference"] = row["mean"] - report[base][name]["mean"]
-                row["interval"] = np.quantile(
-                    [draw[config][name] for draw in draws], [0.025, 0.975]
-                ).tolist()
+                gains = paired(measured, base, config, seeds, name)  # [draw seed]
+                means = np.take_along_axis(gains, who, 1).mean(1)
+                row["interval"] = np.quantile(means, [0.025, 0.975]).tolist()
             report[config][name] = row
     return report
 
 
-def paired(figures, base, config, seeds):
-    """Return the mean difference of a config to the baseline, seed by seed."""
-    return {
-        name: np.mean(
-            [figures[config, s][name] - figures[base, s][name] for s in seeds]
-        )
-        for name in figures[base, seeds[0]]
-    }
+def paired(measured, base, config, seeds, name):
+    """Return the difference of a config to the baseline [draw, seed]."""
+    both = [
+        [measured[c, s]["draws"][name] for s in range(seeds)] for c in (config, base)
+    ]
+    gains, given = np.array(both).transpose(0, 2, 1) / UNITS
+    return gains - given
 
 
 def table(report):

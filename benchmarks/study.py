@@ -3,7 +3,8 @@ r"""Every figure that the pages give of the attention, by one command.
     python benchmarks/study.py --jobs=2
 
 Makes the sets, then trains and compares the variants of `configs/shapes_ablation.py` by
-`ablation.py`, part by part, under runs/study. A part that is done is not done again, a
+`ablation.py`, part by part, under runs/study. What a run found is kept in docs/study,
+and a run that is there is not made again: delete the folder to make all of it anew. A
 run cut short goes on. Leaves docs/study.json and a figure of each part beside it.
 
 The real videos are those of DAVIS 2016, composed to several objects each; the part is
@@ -67,6 +68,7 @@ def main():
                 f"--seeds={part.seeds}",
                 f"--jobs={args.jobs}",
                 f"--folder={found.parent / steps}",
+                f"--records={out.parent / 'study' / steps}",
                 f"--json={found}",
                 f"--figure={out.parent / f'study_{name}.png'}",
                 "--",

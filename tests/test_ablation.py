@@ -130,13 +130,18 @@ def test_a_model_that_finds_nothing_scores_0(ablation, workdir):
     assert set(got.values()) == {0}
 
 
-def test_equal_runs_differ_by_nothing_and_a_better_one_by_more(ablation, workdir):
+def test_equal_runs_differ_by_nothing_and_a_better_one_by_more(
+    ablation, workdir, tmp_path, monkeypatch
+):
     folders = {}
     for seed in (0, 1):
-        bad = workdir(f"bad{seed}", _results(seed, [1, 3]))
-        good = workdir(f"good{seed}", _results(seed, []))
-        folders |= {("base", seed): bad, ("same", seed): bad, ("good", seed): good}
-    measured = {w: ablation.measure(folder) for w, folder in folders.items()}
+        bad, good = _results(seed, [1, 3]), _results(seed, [])
+        for name, results in (("base", bad), ("same", bad), ("good", good)):
+            folders[name, seed] = workdir(f"{name}_{seed}", results)
+    monkeypatch.setattr(ablation, "run", lambda config, seed, folder, _: folder)
+    records = tmp_path / "records"
+    records.mkdir()
+    measured = {w: ablation.record(*w, tmp_path, records, ["x"]) for w in folders}
     report = ablation.compare(["base", "same", "good"], 2, measured)
     assert report["same"]["AP all"]["difference"] == 0
     assert report["same"]["AP all"]["interval"] == [0, 0]
@@ -145,36 +150,41 @@ def test_equal_runs_differ_by_nothing_and_a_better_one_by_more(ablation, workdir
     base = report["base"]["AP all"]
     assert base["mean"] == pytest.approx(np.mean(base["values"]))
     assert base["sd"] == pytest.approx(np.std(base["values"], ddof=1))
+    # What is recorded is neither made nor measured again.
+    monkeypatch.setattr(ablation, "run", None)
+    kept = {w: ablation.record(*w, tmp_path, records, ["x"]) for w in folders}
+    assert ablation.compare(["base", "same", "good"], 2, kept) == report
+    with pytest.raises(SystemExit, match="was made with"):
+        ablation.record("base", 0, tmp_path, records, [])
     text = ablation.table(report)
     assert f"| `good` | {report['good']['AP all']['mean']:.3f} +-" in text
 
 
 def test_a_run_cut_short_goes_on_and_its_time_adds_up(ablation, tmp_path, monkeypatch):
     begun, config = [], "shapes_ablation:blank-best"
+    workdir = tmp_path / "best_2"
 
     def script(command, stdout, **_):
         begun.append(command[1:])
         if len(begun) == 2:
             raise KeyboardInterrupt  # eval.py, the first time
         if command[1] == "eval.py":
-            (tmp_path / "shapes_ablation-blank-best_2/scores.json").write_text(
-                '{"AP":1}'
-            )
+            (workdir / "scores.json").write_text('{"AP":1}')
 
     monkeypatch.setattr(ablation.subprocess, "run", script)
     seconds = iter(range(0, 100, 10))
     monkeypatch.setattr(ablation.time, "monotonic", lambda: float(next(seconds)))
     steps = ["--config.optim.steps=5"]
     with pytest.raises(KeyboardInterrupt):
-        ablation.run(config, 2, tmp_path, steps)
-    workdir = ablation.run(config, 2, tmp_path, steps)
+        ablation.run(config, 2, workdir, steps)
+    assert ablation.run(config, 2, workdir, steps) == workdir
     assert [command[0] for command in begun] == ["train.py", "eval.py"] * 2
     assert {"--config.seed=2", *steps} <= set(begun[2])
     assert ablation.spent(workdir) == 40
-    ablation.run(config, 2, tmp_path, steps)  # done: nothing begins
+    ablation.run(config, 2, workdir, steps)  # done: nothing begins
     assert len(begun) == 4
     with pytest.raises(SystemExit, match="was made with"):
-        ablation.run(config, 2, tmp_path, [])
+        ablation.run(config, 2, workdir, [])
 
 
 def test_study_compares_every_variant_and_keeps_what_is_measured(
