@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from stan_jax import json_stream
-from stan_jax.annotations import convert, youtube_vis
+from stan_jax.annotations import youtube_vis
+from stan_jax.annotations.formats import coco
 from stan_jax.errors import InputError, grouped, kind_of
 from stan_jax.masks import codec, segmentations
 from stan_jax.media.pictures import natural
@@ -75,23 +76,18 @@ def check(
         checker.by_image == {"still"} and "videos" not in checker.lists
     ):
         root = youtube_vis.read_json(Path(annotations))
-        rows = root.get("annotations")
-        tracked = isinstance(rows, list) and any(
-            isinstance(row, dict) and convert.track_of(row) is not None for row in rows
-        )
-        stills = checker.by_image == {"still"} and not tracked
-        made = convert.from_stills if stills else convert.from_cocovid
-        balance = convert.Balance()
+        stills = checker.by_image == {"still"} and not coco.has_tracks(root)
+        read = coco.read_stills if stills else coco.read_tracks
         try:
-            content = made(root, annotations, balance)
-            checker = _Checker(Path(annotations), content)
+            found = read(root, annotations)
+            checker = _Checker(Path(annotations), found.official())
             checker.format = "COCO" if stills else "CocoVID"
             checker.read()
         except InputError as error:
             finding = "error", str(annotations), error.record, error.rule, _REWRITE
             return Report([Finding(*finding)], checker.summary())
-        for reason, (number, example) in balance.left.items():
-            rule = f"{number:,} {reason}, e.g. {example}"
+        for (unit, reason), (number, example) in found.balance.left.items():
+            rule = f"{number:,} {unit} {reason}, e.g. {example}"
             checker.warn("annotations", rule, "draw masks: without they are left out")
         kind = "coco" if stills else "cocovid"
         rule = f"has annotations by image, as {checker.format} has"

@@ -98,7 +98,13 @@ def load(
     computed from it; `bboxes` and `areas` of the file are not used.
     """
     path = Path(annotations)
-    root = read_json(path)
+    return of_json(path, read_json(path), frames_dir, upright=upright)
+
+
+def of_json(
+    path: Path, root: dict, frames_dir: str | Path, *, upright: bool = True
+) -> Dataset:
+    """Return the set that the content of a json describes; `load` says more."""
     if "images" in root and not _names_frames(root):
         rule = "has annotations by image, as CocoVID or COCO: `stan convert` it first"
         raise InputError(path, "", rule)
@@ -274,14 +280,24 @@ def read_json(path: Path) -> dict:
 def read_plain(
     path: Path, hook: Callable[[dict], Any] | None = None, *, meta: bool = False
 ) -> dict:
-    """Return the content of a json (or .json.gz) as it stands there, but for a hook.
+    """Return the object of a json (or .json.gz) as it stands there, but for a hook.
 
     meta: it may be a meta.json of YouTube-VOS.
     """
+    root = read_any(path, hook)
+    if not isinstance(root, dict):
+        raise InputError(path, "", f"must hold an object, holds a {_kind(root)}")
+    if not meta and is_meta(root.get("videos")):
+        raise InputError(path, "", *META)
+    return root
+
+
+def read_any(path: Path, hook: Callable[[dict], Any] | None = None) -> Any:
+    """Return what a json (or .json.gz) holds. Raises: InputError where it is none."""
     try:
         with json_stream.open_text(path) as file:
             text = file.read().removeprefix("\ufeff")
-        root = json.loads(text, object_hook=hook)
+        return json.loads(text, object_hook=hook)
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, column {error.colno}"
         raise InputError(path, where, f"must be json: {error.msg}") from None
@@ -289,11 +305,6 @@ def read_plain(
         raise InputError(path, "", "must be a readable json file, is absent") from None
     except (*_BROKEN, ValueError, RecursionError) as error:
         raise InputError(path, "", f"must be a readable json file: {error}") from None
-    if not isinstance(root, dict):
-        raise InputError(path, "", f"must hold an object, holds a {_kind(root)}")
-    if not meta and is_meta(root.get("videos")):
-        raise InputError(path, "", *META)
-    return root
 
 
 def is_meta(videos: object) -> bool:

@@ -1,121 +1,200 @@
 """Other formats become the official json, and back.
 
-    stan convert davis Annotations/480p instances.json
-    stan convert mots instances instances.json
+    stan convert auto SOURCE instances.json                      # says what it is
+    stan convert davis Annotations/480p instances.json           # also YouTube-VOS
+    stan convert mots instances instances.json                   # PNGs, also of CVAT
     stan convert mots-txt instances_txt instances.json
-    stan convert cocovid cocovid.json instances.json
+    stan convert objects masks instances.json                    # SAM 2, one by one
+    stan convert colours masks instances.json --palette=colours.txt
+    stan convert bdd100k bitmasks/train instances.json
+    stan convert cocovid cocovid.json instances.json             # also CVAT's COCO
+    stan convert cvat annotations.xml instances.json             # CVAT for video 1.1
+    stan convert labelme folder instances.json
+    stan convert label-studio export.json instances.json
     stan convert coco coco.json instances.json --images=train2017 --frames=frames
-    stan convert pngs instances.json folder
 
-davis and mots read folders of per-frame id-mask PNGs, a folder a video; classes of
-davis are those of a meta.json (YouTube-VOS), if there is one. mots-txt reads the same
-as text. coco makes of each still image a clip under a smooth path, masks moved along;
-its frames are written to the folder given by --frames. pngs writes id-mask PNGs, a
-folder a video; classes and crowds are lost in them.
+    stan convert to-cocovid instances.json cocovid.json          # and back
+    stan convert to-coco instances.json coco.json                # with track_id
+    stan convert to-mots-txt instances.json folder
+    stan convert to-pngs instances.json folder
+    stan convert to-cvat instances.json folder
+
+coco makes of each still image a clip under a smooth path, masks moved along; its frames
+are written to the folder given by --frames. With --results=FILE the way back takes a
+results file, and of instances.json the videos. Every conversion ends with a balance:
+read = written + left out, with each reason and an example.
 """
 
 import argparse
-from typing import Any
+
+TARGETS = ["to-cocovid", "to-coco", "to-mots-txt", "to-pngs", "to-cvat"]
+SOURCES = ["davis", "mots", "mots-txt", "objects", "colours", "bdd100k", "cocovid"]
+SOURCES += ["cvat", "labelme", "label-studio"]
+KINDS = ["auto", *SOURCES, "coco", *TARGETS, "pngs"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of this command to its parser."""
-    kinds = ["davis", "mots", "mots-txt", "cocovid", "coco", "pngs"]
-    parser.add_argument("kind", choices=kinds, help="what the source is; pngs: back")
-    parser.add_argument("source", help="file or folder")
-    parser.add_argument("out", help="json to write; with pngs a folder")
-    text = "davis, mots: how the names of the frames end"
-    parser.add_argument("--suffix", help=f"{text} (.jpg)")
     parser.add_argument(
-        "--classes", metavar="NAMES", help="davis, mots: of class 1, 2, ..., by commas"
+        "kind", choices=KINDS, metavar="KIND", help=f"one of {', '.join(KINDS[:-1])}"
+    )
+    parser.add_argument("source", help="file or folder")
+    parser.add_argument("out", help="json to write; for some of the way back a folder")
+    parser.add_argument(
+        "--suffix", help="masks, cvat: how the names of the frames end (.jpg, .PNG)"
+    )
+    parser.add_argument(
+        "--classes", metavar="NAMES", help="of class 1, 2, ..., by commas"
+    )
+    parser.add_argument(
+        "--palette", metavar="FILE", help="colours: a colour and its class a line"
     )
     parser.add_argument("--images", metavar="FOLDER", help="coco: the still images")
     parser.add_argument("--frames", metavar="FOLDER", help="coco: where frames go")
     parser.add_argument("--length", type=int, help="coco: frames of a clip (8)")
     parser.add_argument("--seed", type=int, help="coco: of the paths (0)")
-
-
-OPTIONS = {
-    "davis": {"suffix", "classes"},
-    "mots": {"suffix", "classes"},
-    "mots-txt": {"suffix", "classes"},
-    "coco": {"images", "frames", "length", "seed"},
-}
+    parser.add_argument(
+        "--results",
+        metavar="FILE",
+        help="the way back: these tracks, not the true ones",
+    )
 
 
 def run(args: argparse.Namespace) -> None:
     """Write the file and print what it holds."""
-    import json
     from pathlib import Path
 
-    from stan_jax.annotations import check, convert, youtube_vis
+    from stan_jax.annotations.formats import recognise, table
     from stan_jax.errors import InputError
-    from stan_jax.files import replacing, require_place
-    from stan_jax.video import progress
+    from stan_jax.files import require_place
 
-    for name in ("suffix", "classes", "images", "frames", "length", "seed"):
-        if getattr(args, name) is not None and name not in OPTIONS.get(args.kind, ()):
-            raise InputError(f"--{name}", "", f"means nothing to convert {args.kind}")
-    if args.kind == "pngs":
-        number, hidden = convert.to_id_images(args.source, args.out)
-        print(f"{number} images: {args.out}")
-        if hidden:
-            print(f"{hidden} tracks are behind others in every frame: not in them")
+    kind = {"pngs": "to-pngs"}.get(args.kind, args.kind)
+    if kind == "auto":
+        found = recognise.recognise(args.source)
+        print(f"{found.source}: {found.why}: stan convert {found.kind}")
+        kind, args.source = found.kind, str(found.source)
+    known = {"results"} if kind in TARGETS else table.OPTIONS[kind]
+    for name in ("suffix", "classes", "palette", "images", "frames", "length", "seed"):
+        if getattr(args, name) is not None and name not in known:
+            raise InputError(f"--{name}", "", f"means nothing to convert {kind}")
+    if args.results is not None and kind not in TARGETS:
+        raise InputError("--results", "", f"means nothing to convert {kind}")
+    if args.suffix is not None and not args.suffix.startswith("."):
+        raise InputError("--suffix", "", f"must begin with a dot, is {args.suffix}")
+    if kind in TARGETS:
+        if kind in table.FILES:
+            require_place(args.out, args.source)
+        _back(kind, args.source, Path(args.out), args.results)
         return
     require_place(args.out, args.source)
-    balance = convert.Balance()
-    if args.kind in ("davis", "mots", "mots-txt"):
-        suffix = args.suffix or ".jpg"
-        if not suffix.startswith("."):
-            raise InputError("--suffix", "", f"must begin with a dot, is {suffix}")
-        how: dict[str, Any] = dict(
-            suffix=suffix,
-            classes=args.classes.split(",") if args.classes else (),
-            balance=balance,
-        )
-        if args.kind == "mots-txt":
-            root = convert.from_mots_txt(args.source, **how)
-        else:
-            mots = args.kind == "mots"
-            root = convert.from_id_images(args.source, mots=mots, **how)
-    elif args.kind == "cocovid":
-        content = youtube_vis.read_json(Path(args.source))
-        root = convert.from_cocovid(content, args.source, balance)
-    else:
-        length = 8 if args.length is None else args.length
-        if not args.images or not args.frames:
-            rule = "needs --images, the still images, and --frames, where clips go"
-            raise InputError("convert coco", "", rule)
-        for name, value, minimum in (
-            ("length", length, 1),
-            ("seed", args.seed or 0, 0),
-        ):
-            if value < minimum:
-                rule = f"must be at least {minimum}, is {value}"
-                raise InputError(f"--{name}", "", rule)
-        content = youtube_vis.read_json(Path(args.source))
-        # Everything that can be wrong with the json comes before the first clip.
-        stills = convert.from_stills(content, args.source)
-        check.require(args.source, stills)
-        images = content.get("images")
-        total = len(images) if isinstance(images, list) else 0
-        with progress.Bar("images", total) as bar:
-            root = convert.from_images(
-                content,
-                args.images,
-                args.frames,
+    if kind == "coco":
+        _clips(args)
+        return
+    options = {k: getattr(args, k) for k in table.OPTIONS[kind]}
+    options = {k: v for k, v in options.items() if v is not None}
+    if "classes" in options:
+        options["classes"] = args.classes.split(",")
+    if kind == "colours" and "palette" not in options:
+        rule = "needs --palette, a text with a colour and the name of its class a line"
+        raise InputError("convert colours", "", rule)
+    read = table.SOURCES[kind].read(args.source, **options)
+    _write(read, args.source, args.out)
+
+
+def _write(read, source: str, out: str) -> None:
+    """Check what was read, write it, and print the balance."""
+    import json
+
+    from stan_jax.annotations import check
+    from stan_jax.errors import InputError
+    from stan_jax.files import replacing
+
+    root = read.official()
+    if read.balance.read["masks"] and not root["annotations"]:
+        reasons = {reason for unit, reason in read.balance.left if unit == "masks"}
+        rule = f"none of {read.balance.read['masks']} masks is left: they"
+        raise InputError(source, "", f"{rule} {', '.join(sorted(reasons))}")
+    check.require(source, root)
+    with replacing(out) as partial:
+        partial.write_text(json.dumps(root))
+    for line in read.balance.lines():
+        print(line)
+    print(out)
+
+
+def _clips(args: argparse.Namespace) -> None:
+    """Make clips of still images; nothing is written before all is checked."""
+    import shutil
+    from pathlib import Path
+
+    from stan_jax.annotations import check, youtube_vis
+    from stan_jax.annotations.formats import clips
+    from stan_jax.annotations.formats.collected import Collected
+    from stan_jax.errors import InputError
+    from stan_jax.video import progress
+
+    length = 8 if args.length is None else args.length
+    images = args.images or str(Path(args.source).parent)
+    if not args.frames:
+        rule = "needs --frames, where clips go, and --images, the still images"
+        raise InputError("convert coco", "", rule)
+    for name, value, minimum in (("length", length, 1), ("seed", args.seed or 0, 0)):
+        if value < minimum:
+            rule = f"must be at least {minimum}, is {value}"
+            raise InputError(f"--{name}", "", rule)
+    stills = clips.read(
+        youtube_vis.read_json(Path(args.source)), images, file=args.source
+    )
+    check.require(args.source, stills.official())
+    frames = Path(args.frames)
+    there = {path.name for path in frames.iterdir()} if frames.is_dir() else set()
+    whole = False
+    try:
+        with progress.Bar("images", len(stills.videos)) as bar:
+            made: Collected = clips.write(
+                stills,
+                images,
+                frames,
                 length=length,
                 seed=args.seed or 0,
-                file=args.source,
-                balance=balance,
                 watch=lambda number: bar.advance(),
             )
-    check.require(args.source, root)
-    with replacing(args.out) as partial:
-        partial.write_text(json.dumps(root))
+        made.balance = stills.balance
+        _write(made, args.source, args.out)
+        whole = True
+    finally:
+        for path in [] if whole or not frames.is_dir() else list(frames.iterdir()):
+            if path.name not in there:
+                shutil.rmtree(path)
+
+
+def _back(kind: str, source: str, out, results: str | None) -> None:
+    """Write the official file, or results on its videos, as another format."""
+    from pathlib import Path
+
+    from stan_jax.annotations import check, youtube_vis
+    from stan_jax.annotations.formats import table
+    from stan_jax.errors import InputError
+
+    scores = 0
+    if results is None:
+        dataset = youtube_vis.load(source, ".")
+        if not dataset.annotated:
+            rule = "has no annotations: nothing to write"
+            raise InputError(source, "", rule, "--results=FILE takes those of a model")
+    else:
+        root = youtube_vis.read_json(Path(source))
+        rows = youtube_vis.read_any(Path(results))
+        if not isinstance(rows, list) or not all(isinstance(r, dict) for r in rows):
+            raise InputError(results, "", "must hold a list of results")
+        numbered = [row | {"id": n} for n, row in enumerate(rows, start=1)]
+        scores = sum("score" in row for row in rows)
+        root = root | {"annotations": numbered}
+        check.require(results, root)
+        dataset = youtube_vis.of_json(Path(results), root, ".")
+    balance = table.TARGETS[kind].write(dataset, out)
+    if scores:
+        balance.notes.append(f"{scores} scores are not in it")
     for line in balance.lines():
         print(line)
-    masks = sum(sum(map(bool, row["segmentations"])) for row in root["annotations"])
-    frames = sum(video["length"] for video in root["videos"])
-    counts = f"{len(root['videos'])} videos, {frames} frames"
-    print(f"{counts}, {len(root['annotations'])} tracks, {masks} masks: {args.out}")
+    print(out)

@@ -44,6 +44,11 @@ def encode_polygons(polygons: list, hw: Sequence[int]) -> RLE:
     return pack(hw, coco_mask.merge(coco_mask.frPyObjects(polygons, *hw))["counts"])
 
 
+def union(masks: Sequence[RLE]) -> RLE:
+    """Encode what masks of one size cover together."""
+    return pack(masks[0]["size"], coco_mask.merge([*masks])["counts"])
+
+
 def decode(rle: RLE) -> Bool[np.ndarray, "h w"]:
     """Pixels of a mask; the inverse of `encode`.
 

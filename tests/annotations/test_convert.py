@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from stan_jax.annotations import check, convert, youtube_vis
+from stan_jax.annotations import check, youtube_vis
+from stan_jax.annotations.formats import clips, coco, id_images, mots_text, writers
 from stan_jax.commands import main
 from stan_jax.errors import InputError
 from stan_jax.masks import codec
@@ -51,9 +52,10 @@ def test_id_images_become_tracks(tmp_path, mots):
         ids[one], ids[two] = a * first, b * second
         write(tmp_path / "set" / "boat" / f"{t:05}.png", ids)
     ids = np.zeros(hw, kind)
-    ids[two] = convert.MOTS_IGNORE if mots else 3
+    ids[two] = id_images.MOTS_IGNORE if mots else 3
     write(tmp_path / "set" / "car" / "00000.png", ids)
-    root = convert.from_id_images(tmp_path / "set", mots=mots)
+    read = id_images.mots if mots else id_images.davis
+    root = read(tmp_path / "set").official()
     dataset = loaded(root, tmp_path / "i.json")
     assert dataset.videos[0].file_names == tuple(f"boat/{t:05}.jpg" for t in range(3))
     want = [[one, one, None], [two, None, two], [two]]
@@ -62,19 +64,18 @@ def test_id_images_become_tracks(tmp_path, mots):
     assert [t.crowd for t in tracks] == [False, False, mots]
     names = [dataset.categories[t.label].name for t in tracks]
     assert names == (["class 1", "class 2", "class 1"] if mots else ["object"] * 3)
-    how = dict(mots=mots, classes=["boat", "cat"])
-    named = convert.from_id_images(tmp_path / "set", **how)["categories"]
+    named = read(tmp_path / "set", classes=["boat", "cat"]).categories
     assert [row["name"] for row in named] == (["boat", "cat"] if mots else ["boat"])
 
 
 def test_id_images_there_and_back_are_the_same(tmp_path, shared_data):
     source = shared_data / "davis16_vis" / "val" / "instances.json"
-    number, hidden = convert.to_id_images(source, tmp_path / "pngs")
-    assert hidden == 0
     before = youtube_vis.load(source, ".")
-    assert number == sum(len(video.file_names) for video in before.videos)
-    convert_again = convert.from_id_images(tmp_path / "pngs")
-    after = loaded(convert_again, tmp_path / "back.json")
+    balance = writers.id_images(before, tmp_path / "pngs")
+    assert not balance.left
+    assert balance.read["frames"] == len(list(tmp_path.glob("pngs/*/*.png")))
+    again = id_images.davis(tmp_path / "pngs").official()
+    after = loaded(again, tmp_path / "back.json")
     by_name = {video.name: video for video in after.videos}
     for video in before.videos:
         there = by_name[video.name]
@@ -90,7 +91,11 @@ def test_id_images_there_and_back_are_the_same(tmp_path, shared_data):
 @pytest.mark.parametrize(
     ("ids", "mots", "rule"),
     [
-        (np.zeros((4, 4, 3), np.uint8), False, "one channel of ids"),
+        (
+            np.eye(4, dtype=np.uint8)[..., None] * np.uint8([1, 2, 3]),
+            False,
+            "not colours; it is",
+        ),
         (np.full((4, 4), 9, np.uint8), True, "16 bits"),
         (np.zeros((4, 6), np.uint8), False, "as the others"),
     ],
@@ -98,19 +103,20 @@ def test_id_images_there_and_back_are_the_same(tmp_path, shared_data):
 def test_images_that_hold_no_ids_are_named(tmp_path, ids, mots, rule):
     write(tmp_path / "set" / "boat" / "0.png", np.zeros((4, 4), np.uint8))
     write(tmp_path / "set" / "boat" / "1.png", ids)
+    read = id_images.mots if mots else id_images.davis
     with pytest.raises(InputError, match=r"1\.png: .*" + rule):
-        convert.from_id_images(tmp_path / "set", mots=mots)
+        read(tmp_path / "set")
 
 
 def test_folders_without_images_are_refused(tmp_path):
     with pytest.raises(InputError, match="holds none"):
-        convert.from_id_images(tmp_path)
+        id_images.davis(tmp_path).official()
     with pytest.raises(InputError, match="must be a folder"):
-        convert.from_id_images(tmp_path / "none")
+        id_images.davis(tmp_path / "none").official()
     (tmp_path / "boat").mkdir()
     (tmp_path / "boat" / "0.png").write_text("text")
     with pytest.raises(InputError, match="must be a whole image"):
-        convert.from_id_images(tmp_path)
+        id_images.davis(tmp_path).official()
 
 
 def test_frames_are_in_the_order_of_their_numbers(tmp_path):
@@ -120,7 +126,7 @@ def test_frames_are_in_the_order_of_their_numbers(tmp_path):
         ids = np.zeros((4, 20), np.uint8)
         ids[1:3, t] = 1
         Image.fromarray(ids).save(folder / f"{t}.png")
-    root = convert.from_id_images(tmp_path / "masks", suffix=".png")
+    root = id_images.davis(tmp_path / "masks", suffix=".png").official()
     names = root["videos"][0]["file_names"]
     assert names == [f"v/{t}.png" for t in range(12)]
     boxes = root["annotations"][0]["bboxes"]
@@ -133,7 +139,7 @@ def test_long_videos_are_converted(tmp_path):
     folder.mkdir(parents=True)
     for t in range(300):
         Image.fromarray(np.eye(4, dtype=np.uint8)).save(folder / f"{t}.png")
-    root = convert.from_id_images(tmp_path / "masks")
+    root = id_images.davis(tmp_path / "masks").official()
     assert root["annotations"][0]["areas"] == [4] * 300
 
 
@@ -153,11 +159,14 @@ def test_exported_masks_never_overwrite_each_other(tmp_path):
     source = tmp_path / "i.json"
     root = {"videos": videos, "categories": names, "annotations": rows}
     source.write_text(json.dumps(root))
-    assert convert.to_id_images(source, tmp_path / "out") == (4, 1)
+    dataset = youtube_vis.load(source, ".")
+    balance = writers.id_images(dataset, tmp_path / "out")
+    assert balance.read == dict(videos=2, frames=4, tracks=3, masks=6)
+    assert balance.written() == dict(videos=2, frames=4, tracks=2, masks=4)
     files = sorted(str(p.relative_to(tmp_path)) for p in tmp_path.glob("out/*/*.png"))
     assert files == [f"out/a-{v}/0000{t}.png" for v in (1, 2) for t in (0, 1)]
     with pytest.raises(InputError, match="must be empty, holds PNGs already"):
-        convert.to_id_images(source, tmp_path / "out")
+        writers.id_images(dataset, tmp_path / "out")
 
 
 def cocovid():
@@ -183,7 +192,7 @@ def cocovid():
 
 
 def test_cocovid_frames_are_put_in_order(tmp_path):
-    dataset = loaded(convert.from_cocovid(cocovid()), tmp_path / "i.json")
+    dataset = loaded(coco.read_tracks(cocovid()).official(), tmp_path / "i.json")
     assert dataset.videos[0].file_names == ("a/0.jpg", "a/1.jpg", "a/2.jpg")
     hw = 20, 30
     want = [[disc(hw, 10, 9, 5), None, disc(hw, 12, 9, 5)]]
@@ -210,7 +219,7 @@ def test_broken_cocovid_is_named(key, i, field, value, rule):
     root = cocovid()
     root[key][i][field] = value
     with pytest.raises(InputError, match=rule):
-        convert.from_cocovid(root, "c.json")
+        coco.read_tracks(root, "c.json")
 
 
 def test_boxes_without_masks_are_counted_and_alone_refused(tmp_path, capsys):
@@ -220,11 +229,12 @@ def test_boxes_without_masks_are_counted_and_alone_refused(tmp_path, capsys):
     source.write_text(json.dumps(root))
     main.main(["convert", "cocovid", str(source), str(out)])
     said = capsys.readouterr().out
-    assert "1 annotations have no mask, a box alone, e.g. annotations[0]: left" in said
-    assert "1 videos, 3 frames, 1 tracks, 1 masks" in said
+    assert "1 masks are boxes alone, e.g. annotations[0]: left" in said
+    assert "read     1 videos, 3 frames, 1 tracks, 2 masks" in said
+    assert "written  1 videos, 3 frames, 1 tracks, 1 masks" in said
     root["annotations"][1]["segmentation"] = []
     with pytest.raises(InputError, match="none of 2 has a mask: boxes alone cannot"):
-        convert.from_cocovid(root)
+        coco.read_tracks(root)
 
 
 @pytest.mark.parametrize("where", ["instance_id", "track_id", "attributes"])
@@ -241,7 +251,7 @@ def test_cocovid_takes_track_ids_texts_of_numbers_and_masks_in_pieces(where):
     root["annotations"].append(root["annotations"][1] | {"segmentation": second})
     for number, image in zip((10, 9, 2), root["images"], strict=True):
         image["frame_id"] = str(number)
-    made = convert.from_cocovid(root)
+    made = coco.read_tracks(root).official()
     assert made["videos"][0]["file_names"] == ["a/1.jpg", "a/0.jpg", "a/2.jpg"]
     (track,) = made["annotations"]
     assert track["segmentations"][0] is None
@@ -254,7 +264,7 @@ def test_images_of_tracks_are_a_video_for_each_folder_and_no_stills(tmp_path):
     for n, image in enumerate(root["images"]):
         del image["video_id"], image["frame_id"]
         image["file_name"] = f"cam/frame_{[10, 9, 2][n]}.PNG"
-    made = convert.from_cocovid(root)
+    made = coco.read_tracks(root).official()
     assert [video["file_names"] for video in made["videos"]] == [
         [f"cam/frame_{n}.PNG" for n in (2, 9, 10)]
     ]
@@ -262,7 +272,7 @@ def test_images_of_tracks_are_a_video_for_each_folder_and_no_stills(tmp_path):
     for row in root["annotations"]:
         row["attributes"] = {"track_id": row.pop("instance_id")}
     with pytest.raises(InputError, match=r"frames of a video; `stan convert cocovid`"):
-        convert.from_images(root, tmp_path, tmp_path / "out")
+        clips.read(root, tmp_path)
     assert not (tmp_path / "out").exists()
     (tmp_path / "c.json").write_text(json.dumps(root))
     report = check.check(tmp_path / "c.json")
@@ -285,7 +295,7 @@ def test_what_check_would_refuse_is_not_written(tmp_path):
     [
         (["davis", "x", "o.json", "--length", "3"], "--length: means nothing to"),
         (["cocovid", "x", "o.json", "--suffix", ".png"], "--suffix: means nothing"),
-        (["pngs", "x", "o", "--seed", "1"], "--seed: means nothing to convert pngs"),
+        (["pngs", "x", "o", "--seed", "1"], "--seed: means nothing to convert to-pngs"),
         (["davis", "x", "o.json", "--suffix", "png"], "must begin with a dot, is png"),
         (["davis", "x", "none/o.json"], "folder none must exist"),
         (["cocovid", "x", "x"], "must not be written over its own source"),
@@ -306,7 +316,7 @@ def test_broken_stills_are_named(tmp_path):
         root = stills(tmp_path / "images")
         change(root)
         try:
-            convert.from_images(root, tmp_path / "images", tmp_path / "frames")
+            clips.read(root, tmp_path / "images")
         finally:
             shutil.rmtree(tmp_path / "images")
 
@@ -314,7 +324,7 @@ def test_broken_stills_are_named(tmp_path):
         made(lambda root: root["images"][1].update(height=7))
     with pytest.raises(InputError, match="image_id 77 is not among the images"):
         made(lambda root: root["annotations"][1].update(image_id=77))
-    with pytest.raises(InputError, match="image 0: its id must be used only once"):
+    with pytest.raises(InputError, match="id 0 must be that of one image"):
         made(lambda root: root["images"][1].update(id=0))
 
 
@@ -341,10 +351,13 @@ def stills(folder, hw=(120, 160)):
 
 def test_masks_follow_the_pixels(tmp_path):
     root = stills(tmp_path / "images")
-    made = convert.from_images(
-        root, tmp_path / "images", tmp_path / "frames", length=9, seed=5
+    found = clips.read(root, tmp_path / "images")
+    made = clips.write(
+        found, tmp_path / "images", tmp_path / "frames", length=9, seed=5
     )
-    dataset = loaded(made, tmp_path / "i.json")._replace(frames_dir=tmp_path / "frames")
+    dataset = loaded(made.official(), tmp_path / "i.json")._replace(
+        frames_dir=tmp_path / "frames"
+    )
     youtube_vis.check_frames(dataset)
     for video, masks in zip(dataset.videos, bitmaps(dataset), strict=True):
         for t, mask in enumerate(masks):
@@ -358,7 +371,7 @@ def test_window_stays_inside_and_moves_smoothly():
     rng = np.random.default_rng(0)
     for hw in [(480, 640), (90, 300), (300, 90)]:
         for _ in range(20):
-            path = convert.glide(hw, 30, rng)
+            path = clips.glide(hw, 30, rng)
             height, width = hw
             corners = np.array(
                 [[0, 0, 1], [width, 0, 1], [0, height, 1], [width, height, 1]]
@@ -376,7 +389,8 @@ def test_same_seed_gives_the_same_file(tmp_path):
 
     def made(seed):
         out = tmp_path / "frames"
-        return convert.from_images(root, tmp_path / "images", out, seed=seed)
+        found = clips.read(root, tmp_path / "images")
+        return clips.write(found, tmp_path / "images", out, seed=seed).official()
 
     assert made(1) == made(1) != made(2)
 
@@ -389,16 +403,18 @@ def test_command_converts_every_kind(tmp_path, capsys):
     images = f"--images={tmp_path / 'images'}"
     coco = ["convert", "coco", str(tmp_path / "coco.json"), out]
     main.main([*coco, images, frames, "--length=4"])
-    assert "3 videos, 12 frames, 3 tracks, 12 masks" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "written  3 videos, 3 frames, 3 tracks, 3 masks" in said
+    assert "each image is a clip of 4 frames: 12 frames, 12 masks" in said
     assert all(
         len(v["file_names"]) == 4 for v in json.loads(Path(out).read_text())["videos"]
     )
     main.main(["convert", "pngs", out, str(tmp_path / "pngs")])
-    assert "12 images" in capsys.readouterr().out
+    assert "written  3 videos, 12 frames, 3 tracks" in capsys.readouterr().out
     main.main(["convert", "davis", str(tmp_path / "pngs"), out])
     main.main(["convert", "cocovid", str(tmp_path / "vid.json"), out])
-    assert "1 videos, 3 frames, 1 tracks, 2 masks" in capsys.readouterr().out
-    with pytest.raises(SystemExit, match="needs --images"):
+    assert "written  1 videos, 3 frames, 1 tracks, 2 masks" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="needs --frames"):
         main.main(coco)
     with pytest.raises(SystemExit, match="must be at least 1"):
         main.main([*coco, images, frames, "--length=0"])
@@ -429,11 +445,11 @@ def test_folders_of_ids_are_found_at_any_depth_and_hidden_ones_passed_over(
         )
     (tmp_path / f"{prefix}v1/._00000.png").write_bytes(b"of macOS")
     for start in (tmp_path, tmp_path / prefix):
-        root = convert.from_id_images(start)
+        root = id_images.davis(start).official()
         names = [video["file_names"] for video in root["videos"]]
         assert names == [["v1/00000.jpg", "v1/00005.jpg"], ["v2/00000.jpg"]]
         assert len(root["annotations"]) == 4
-    (video,) = convert.from_id_images(tmp_path / f"{prefix}v1")["videos"]
+    (video,) = id_images.davis(tmp_path / f"{prefix}v1").official()["videos"]
     assert video["file_names"] == ["v1/00000.jpg", "v1/00005.jpg"]
 
 
@@ -442,7 +458,7 @@ def test_ids_in_several_places_are_not_guessed_at(tmp_path):
         _id_png(tmp_path / f"{name}.png", _two_objects())
     rule = r"several places \(Annotations/1080p/v1, Annotations/480p/v1\)"
     with pytest.raises(InputError, match=rule):
-        convert.from_id_images(tmp_path)
+        id_images.davis(tmp_path).official()
 
 
 def test_greys_of_a_resized_mask_are_no_objects_and_many_objects_are(tmp_path):
@@ -450,10 +466,10 @@ def test_greys_of_a_resized_mask_are_no_objects_and_many_objects_are(tmp_path):
     smooth = np.asarray(square.resize((77, 51), Image.Resampling.BICUBIC))
     _id_png(tmp_path / "smooth/v1/0.png", smooth)
     with pytest.raises(InputError, match="ids, .* of which only rim others.*nearest"):
-        convert.from_id_images(tmp_path / "smooth")
+        id_images.davis(tmp_path / "smooth").official()
     many = np.kron(np.arange(1, 41).reshape(5, 8), np.ones((4, 4)))
     _id_png(tmp_path / "many/v1/0.png", many)
-    assert len(convert.from_id_images(tmp_path / "many")["annotations"]) == 40
+    assert len(id_images.davis(tmp_path / "many").official()["annotations"]) == 40
 
 
 def test_cvats_export_of_mots_has_its_frames_and_names(tmp_path, capsys):
@@ -483,14 +499,14 @@ def test_cvats_export_of_mots_has_its_frames_and_names(tmp_path, capsys):
 def test_the_void_label_is_left_out_and_a_mask_of_255_is_an_object(tmp_path):
     ids = _two_objects()
     _id_png(tmp_path / "binary/v1/0.png", np.where(ids, 255, 0))
-    assert len(convert.from_id_images(tmp_path / "binary")["annotations"]) == 1
+    assert len(id_images.davis(tmp_path / "binary").official()["annotations"]) == 1
     ids[0] = 255
     _id_png(tmp_path / "void/v1/0.png", ids)
-    balance = convert.Balance()
-    root = convert.from_id_images(tmp_path / "void", balance=balance)
-    assert len(root["annotations"]) == 2
-    (line,) = balance.lines()
-    assert "1 videos have a void label, 255, beside objects, e.g. v1/0.png" in line
+    found = id_images.davis(tmp_path / "void")
+    assert len(found.official()["annotations"]) == 2
+    *_, line, masks = found.balance.lines()
+    assert "1 tracks are the void label, 255, beside objects, e.g. v1/0.png" in line
+    assert "1 masks of tracks that are the void label" in masks
 
 
 def test_classes_of_youtube_vos_are_those_of_its_meta_json(tmp_path):
@@ -501,16 +517,16 @@ def test_classes_of_youtube_vos_are_those_of_its_meta_json(tmp_path):
         "v2": {"objects": {"1": {"category": "emu", "frames": ["00000"]}}},
     }
     (tmp_path / "train/meta.json").write_text(json.dumps({"videos": meta}))
-    balance = convert.Balance()
-    root = convert.from_id_images(tmp_path / "train", balance=balance)
+    read = id_images.davis(tmp_path / "train")
+    root = read.official()
     names = {row["id"]: row["name"] for row in root["categories"]}
     found = [names[row["category_id"]] for row in root["annotations"]]
     assert found == ["dog", "cat", "emu"]
-    (line,) = balance.lines()
-    assert "1 objects are not in the meta.json, e.g. object 2 of video v2" in line
+    line = read.balance.lines()[3]
+    assert "1 tracks are not in the meta.json, e.g. object 2 of video v2" in line
     (tmp_path / "train/meta.json").write_text('{"videos": {"v1": {"objects": 3}}}')
     with pytest.raises(InputError, match="must give each object of each video a cat"):
-        convert.from_id_images(tmp_path / "train")
+        id_images.davis(tmp_path / "train").official()
 
 
 def test_mots_as_text_is_mots_as_pngs(tmp_path, capsys):
@@ -533,9 +549,7 @@ def test_mots_as_text_is_mots_as_pngs(tmp_path, capsys):
     out = tmp_path / "o.json"
     main.main(["convert", "mots-txt", str(tmp_path / "txt"), str(out)])
     assert "--classes NAME,NAME names them" in capsys.readouterr().out
-    assert json.loads(out.read_text()) == convert.from_id_images(
-        tmp_path / "pngs", mots=True
-    )
+    assert json.loads(out.read_text()) == id_images.mots(tmp_path / "pngs").official()
     main.main(
         ["convert", "mots-txt", *map(str, (tmp_path / "txt/seq.txt", out))]
         + ["--classes=a,b"]
@@ -557,4 +571,4 @@ def test_broken_text_of_mots_is_named(tmp_path, text, rule):
     path = tmp_path / "seq.txt"
     path.write_text(text)
     with pytest.raises(InputError, match=rule):
-        convert.from_mots_txt(path)
+        mots_text.read(path)
