@@ -5,7 +5,6 @@ training survives but an evaluator, or a reader, stumbles over.
 """
 
 import itertools
-import math
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -14,15 +13,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from stan_jax import json_stream
-from stan_jax.annotations import youtube_vis
+from stan_jax.annotations import rules, youtube_vis
 from stan_jax.annotations.formats import coco
+from stan_jax.annotations.rules import LISTS
 from stan_jax.errors import InputError, grouped, kind_of
-from stan_jax.masks import codec, segmentations
+from stan_jax.masks import codec
 from stan_jax.media.pictures import natural
 
-LISTS = ("videos", "categories", "annotations")
 SHOWN = 3  # findings of one text that are printed; the json has all
-HUGE = 2**53  # whole numbers above are rounded by readers that take them for floats
 
 
 class Finding(NamedTuple):
@@ -133,7 +131,8 @@ class _Checker:
         self.broken: set[str] = set()  # lists that are none
         self.findings: list[Finding] = []
         self.lists: set[str] = set()
-        self.videos: dict[Any, dict] = {}
+        self.names: dict[Any, list[str]] = {}  # of the frames of each video
+        self.sizes: dict[Any, rules.Size] = {}
         self.categories: dict[Any, str] = {}
         self.seen: dict[str, set] = {name: set() for name in LISTS}
         self.counts: Counter = Counter()
@@ -151,6 +150,15 @@ class _Checker:
     def error(self, record: str, rule: str, advice: str) -> None:
         self.say("error", record, rule, advice)
 
+    def ask(
+        self, record: str, row: Any, where: str, known: rules.Known = rules.NOTHING
+    ) -> bool:
+        """Say what a record breaks of its rules; return whether it is without error."""
+        found = [*rules.broken(record, row, known)]
+        for level, rule, cure in found:
+            self.say(level, where, rule, cure)
+        return all(level != "error" for level, _, _ in found)
+
     def warn(self, record: str, rule: str, advice: str) -> None:
         self.say("warning", record, rule, advice)
 
@@ -158,15 +166,12 @@ class _Checker:
         """The lists in the order that checking needs, whatever that of the file is."""
         late = False
         for key, i, value in self._members():
-            if i is None and key == "annotations" and value is None:
-                continue  # as OVIS has them for val: as if there were none
             if i is None and key == "videos" and youtube_vis.is_meta(value):
                 raise InputError(self.path, "", *youtube_vis.META)
             if i is None and key in LISTS:
-                rule = f"'{key}' must be a list, is a {_kind(value)}"
-                self.error("", rule, "write a list of objects")
-                self.lists.add(key)
-                self.broken.add(key)
+                if not self.ask("list", (key, value), ""):
+                    self.lists.add(key)
+                    self.broken.add(key)
             elif i == json_stream.START and key in LISTS:
                 if key in self.lists:
                     rule = f"'{key}' must stand once"
@@ -180,9 +185,9 @@ class _Checker:
                 self.by_image.add("video" if "video_id" in value else "still")
             elif key in LISTS and not (late and key == "annotations"):
                 self._record(key, i, value)
-        for key in ("videos", "categories"):
+        for key in LISTS:
             if key not in self.lists:
-                self.error("", f"must have '{key}'", f"add the list of {key}")
+                self.ask("list", (key, rules.ABSENT), "")
         if late:
             for key, i, value in self._members():
                 if key == "annotations" and i not in (None, json_stream.START):
@@ -200,77 +205,34 @@ class _Checker:
             yield from ((key, i, row) for i, row in enumerate(value))
 
     def _record(self, key: str, i: int | None, row: Any) -> None:
-        if not isinstance(row, dict):
-            rule = f"must be an object, is a {_kind(row)}"
-            self.error(f"entry {i} of {key}", rule, "remove it or write an object")
+        where = rules.place(key, i or 0, row)
+        if not self.ask("entry", row, where):
             return
-        name = {"videos": "video", "categories": "category"}.get(key, "annotation")
-        number = self._id(row, "id", f"entry {i} of {key}")
-        where = f"entry {i} of {key}" if number is None else f"{name} {number}"
-        if number is not None:
-            if number in self.seen[key]:
-                advice = "give every one its own id, over the whole file"
-                rule = f"its id must be used only once, entry {i} of {key} has it again"
-                if key == "annotations":
-                    rule += f", of video {row.get('video_id')!r:.20}"
-                self.error(where, rule, advice)
-            self.seen[key].add(number)
+        name, number = rules.NAMES[key], row.get("id")
+        self.ask(name, row, where)
+        if isinstance(number, bool) or not isinstance(number, int):
+            number = None
+        elif number in self.seen[key]:
+            self.error(where, *rules.twice(key, i or 0, row))
+        self.seen[key].add(number)
         getattr(self, f"_{name}")(where, number, row)
-
-    def _id(self, row: dict, key: str, where: str) -> int | None:
-        """A whole number, or None after saying what is wrong."""
-        if key not in row:
-            self.error(where, f"must have '{key}'", f"add '{key}', a whole number")
-            return None
-        value = row[key]
-        if isinstance(value, bool) or not isinstance(value, int):
-            rule = f"'{key}' must be a whole number, is {value!r:.40}"
-            advice = "write numbers without quotes and without a decimal point"
-            self.error(where, rule, advice)
-            return None
-        if abs(value) > HUGE:
-            rule = f"'{key}' {value} is beyond 2^53"
-            self.warn(where, rule, "number from 1: some readers round such numbers")
-        return value
 
     # ---- videos
 
     def _video(self, where: str, number: int | None, row: dict) -> None:
         self.counts["videos"] += 1
-        size = [self._side(where, row, key) for key in ("height", "width")]
+        self.ask("size", row, where)
         names = row.get("file_names")
-        if not isinstance(names, list):
-            kind = _kind(names) if "file_names" in row else "absent"
-            rule = f"file_names must be a list, is {kind}"
-            self.error(where, rule, "list the frames, in order")
-            names = []
-        elif not names:
-            rule = "must have at least one frame, has none"
-            self.error(where, rule, "remove the video or list its frames")
-        names = self._names(where, names)
-        length = row.get("length")
-        if length not in (None, len(names)) and isinstance(row.get("file_names"), list):
-            rule = f"length must be that of file_names, {len(names)}, is {length!r:.40}"
-            self.error(where, rule, "correct or remove 'length'")
-        if number is not None and number not in self.videos:
-            self.videos[number] = {"size": size, "names": names}
+        names = self._file_names(where, names if isinstance(names, list) else [])
+        if number is not None and number not in self.sizes:
+            self.names[number] = names
+            self.sizes[number] = rules.size(row)
 
-    def _side(self, where: str, row: dict, key: str) -> int:
-        value = row.get(key)
-        if isinstance(value, int) and not isinstance(value, bool) and value > 0:
-            return value
-        found = f"is {value!r:.40}" if key in row else "is absent"
-        rule = f"{key} must be a whole number from 1 up, {found}"
-        self.error(where, rule, "write the size of the frames in pixels")
-        return 0
-
-    def _names(self, where: str, names: list) -> list[str]:
+    def _file_names(self, where: str, names: list) -> list[str]:
         seen: set[str] = set()
         for t, name in enumerate(names):
             record = f"{where}, frame {t}"
-            if not isinstance(name, str) or not name:
-                rule = f"file name must be a text, is {name!r:.40}"
-                self.error(record, rule, "name the file of the frame")
+            if not self.ask("file name", name, record):
                 continue
             if name in seen:
                 rule = f"{name} stands twice in the video"
@@ -278,16 +240,8 @@ class _Checker:
             seen.add(name)
             if "\\" in name:
                 self.backslashes.append(name)
-                name = youtube_vis.posix(name)
-            path = PurePosixPath(name)
-            if path.is_absolute() or ".." in path.parts:
-                rule = f"{name!r} must be a path inside the folder of the frames"
-                advice = "write it relative to that folder, with forward slashes"
-                self.warn(record, rule, advice)
         self.counts["frames"] += len(names)
-        names = [
-            youtube_vis.posix(name) if isinstance(name, str) else "" for name in names
-        ]
+        names = [rules.posix(name) if isinstance(name, str) else "" for name in names]
         if (falls := _falls(names)) is not None:
             rule = f"numbers of the frames fall from {falls[0]} to {falls[1]}"
             self.warn(where, rule, "list the frames in the order they were taken")
@@ -298,8 +252,6 @@ class _Checker:
     def _category(self, where: str, number: int | None, row: dict) -> None:
         name = row.get("name")
         if not isinstance(name, str) or not name.strip():
-            found = f"is {name!r:.40}" if "name" in row else "is absent"
-            self.error(where, f"name must be a text, {found}", "name the class")
             name = str(number)
         elif name in self.categories.values():
             rule = f"the name {name!r} is used twice"
@@ -311,25 +263,18 @@ class _Checker:
 
     def _annotation(self, where: str, number: int | None, row: dict) -> None:
         self.counts["tracks"] += 1
-        if number == 0:
-            rule = "id 0 reads as 'not matched' in the official evaluator"
-            self.warn(where, rule, "number tracks from 1, or it can never be found")
-        video = self._known(where, row, "video_id", self.videos, "videos")
-        category = self._known(where, row, "category_id", self.categories, "categories")
-        crowd = row.get("iscrowd")
-        if crowd is None:
-            rule = "iscrowd is absent, which the official evaluator needs"
-            self.warn(where, rule, "add 'iscrowd': 0, or 1 for a group")
-        elif crowd not in (0, 1):
-            rule = f"iscrowd must be 0 or 1, is {crowd!r:.40}"
-            self.error(where, rule, "write 1 for a group, else 0")
-        self.counts["crowds"] += crowd in (1, True)
+        known = rules.Known(self.sizes, self.categories)
+        for record in ("belongs", "track"):
+            self.ask(record, row, where, known)
+        self.counts["crowds"] += row.get("iscrowd") in (1, True)
+        category, size = row.get("category_id"), known.size(row)
+        if not isinstance(category, int) or category not in self.categories:
+            category = None
         if category is not None:
             self.tracks_of[category] += 1
-        info = self.videos[video] if video is not None else None
-        masks = self._segmentations(where, row, info)
-        self._boxes(where, row, info, masks)
-        self._areas(where, row, info, masks)
+        masks = self._segmentations(where, row, size)
+        self._boxes(where, row, size, masks)
+        self._areas(where, row, masks)
         if masks is None:
             return
         shown = [t for t, mask in enumerate(masks) if mask is not None]
@@ -338,6 +283,7 @@ class _Checker:
         if category is not None:
             self.masks_of[category] += len(shown)
         if shown:
+            video = row["video_id"]
             self.counts["tracks with gaps"] += shown[-1] - shown[0] >= len(shown)
             key = hash(tuple((t, masks[t]["counts"]) for t in shown))
             if key in self.masks_at[video]:
@@ -348,68 +294,35 @@ class _Checker:
             rule = "shows nothing: every mask is null or empty"
             self.warn(where, rule, "remove the track, or add its masks")
 
-    def _known(self, where: str, row: dict, key: str, known: dict, name: str):
-        value = self._id(row, key, where)
-        if value is None or value in known:
-            return value
-        rule = f"{key} {value} is not among the {name}"
-        self.error(where, rule, f"correct it, or add the entry to {name}")
-        return None
-
-    def _per_frame(
-        self, where: str, row: dict, key: str, info, masks: list | None = None
+    def _segmentations(
+        self, where: str, row: dict, size: rules.Size | None
     ) -> list | None:
-        if (given := row.get(key)) is None:
-            return None
-        if not isinstance(given, list):
-            rule = f"{key} must be a list, is a {_kind(given)}"
-            self.error(where, rule, "write one entry for each frame")
-            return None
-        frames = len(info["names"]) if info else 0
-        # Where the video names no frames, the masks say how many there are.
-        if not frames and masks is not None:
-            frames = len(masks)
-        if frames and len(given) != frames:
-            rule = f"{key} must have {frames} entries, one a frame, has {len(given)}"
-            self.error(where, rule, "write null where the object is out of sight")
-            return None
-        return given
-
-    def _segmentations(self, where: str, row: dict, info) -> list | None:
-        given = self._per_frame(where, row, "segmentations", info)
-        if given is None:
-            if row.get("segmentations") is None:
-                rule = "must have 'segmentations'"
-                self.error(where, rule, "add one mask or null for each frame")
-            return None
-        if info is None or not all(info["size"]):
-            return None  # the reason was said where the video stands
-        height, width = info["size"]
+        """The masks; None where they are not sound, or the video is not."""
+        given = _per_frame(row, "segmentations", size)
+        if given is None or size is None or not all(size[:2]):
+            return None  # the reason was said where it stands
         found = []
         for t, entry in enumerate(given):
             record = f"{where}, frame {t}"
             try:
-                mask = segmentations.compress(entry, height, width)
-            except ValueError as error:
-                self.error(record, f"mask: {error}", "draw or export the mask again")
+                mask = rules.mask(entry, size, file=self.path, where=record)
+            except InputError as error:
+                self.error(record, error.rule, error.cure)
                 return None
             if entry and mask is None:
                 rule = "the mask has no pixel"
                 self.warn(record, rule, "write null where nothing is seen")
-            if loose := segmentations.loose_ends(entry):
-                self.warn(record, loose, "remove them: they are passed over")
-            if mask is not None and segmentations.odd_runs(entry):
-                rule = "a run inside the mask has length 0"
-                self.warn(record, rule, "encode it again: evaluators disagree on it")
+            if entry:
+                self.ask("mask", entry, record)
             found.append(mask)
         return found
 
-    def _boxes(self, where: str, row: dict, info, masks) -> None:
-        given = self._per_frame(where, row, "bboxes", info, masks)
-        if given is None:
-            return
+    def _boxes(
+        self, where: str, row: dict, size: rules.Size | None, masks: list | None
+    ) -> None:
+        given = _per_frame(row, "bboxes", size, masks)
         tight = None if masks is None else codec.tight_boxes(masks)
-        for t, box in enumerate(given):
+        for t, box in enumerate(given or ()):
             record = f"{where}, frame {t}"
             shown = masks is not None and masks[t] is not None
             if box is None or box == []:
@@ -417,9 +330,7 @@ class _Checker:
                     rule = "has a mask and no box"
                     self.warn(record, rule, "boxes are made from masks: remove bboxes")
                 continue
-            if not (isinstance(box, list) and len(box) == 4 and all(map(_finite, box))):
-                rule = f"box must be 4 finite numbers x, y, w, h, is {box!r:.40}"
-                self.error(record, rule, "correct it, or write null")
+            if not self.ask("box", box, record):
                 continue
             x, y, w, h = box
             if tight is not None and shown:
@@ -428,17 +339,19 @@ class _Checker:
                 if _near(ours, box) and not _near(ours, [x, y, x + w, y + h]):
                     self.boxes_told["corners"] += 1
                     continue  # said once, of all of them
-            if w < 0 or h < 0:
-                rule = f"box must not have a negative side, is {box!r:.60}"
-                self.error(record, rule, "write x, y, width, height, not two corners")
-                continue
             if masks is not None and not shown and any(box):
                 rule = "has a box and no mask"
                 self.warn(record, rule, "the mask alone says where an object is")
-            elif info is not None and all(info["size"]):
-                height, width = info["size"]
-                if x < -1 or y < -1 or x + w > width + 1 or y + h > height + 1:
-                    rule = f"box {box!r:.60} leaves its {height} x {width} frame"
+            elif size is not None and all(size[:2]):
+                if (
+                    x < -1
+                    or y < -1
+                    or x + w > size.width + 1
+                    or y + h > size.height + 1
+                ):
+                    rule = (
+                        f"box {box!r:.60} leaves its {size.height} x {size.width} frame"
+                    )
                     self.warn(record, rule, "clip it")
                 elif shown and tight is not None:
                     ours, theirs = tight[t], np.array([x, y, x + w, y + h])
@@ -446,18 +359,14 @@ class _Checker:
                         rule = f"box {box!r:.60} is not that of the mask"
                         self.warn(record, rule, "is x, y, width, height meant?")
 
-    def _areas(self, where: str, row: dict, info, masks) -> None:
-        given = self._per_frame(where, row, "areas", info, masks)
-        if row.get("areas") is None:
-            rule = "areas are absent, which the official evaluator needs"
-            self.warn(where, rule, "add the pixels of each mask, null for null")
+    def _areas(self, where: str, row: dict, masks: list | None) -> None:
+        given = _per_frame(row, "areas", None, masks)
         for t, area in enumerate(given or ()):
             record = f"{where}, frame {t}"
             shown = masks is not None and masks[t] is not None
-            if area is not None and not (_finite(area) and area >= 0):
-                rule = f"area must be a number from 0 up or null, is {area!r:.40}"
-                self.error(record, rule, "write the pixels of the mask")
-            elif shown:
+            if not self.ask("area", area, record):
+                continue
+            if shown:
                 pixels = codec.area(masks[t])
                 if area is None or abs(area - pixels) > 1 + 0.1 * pixels:
                     rule = f"area is {area}, the mask has {pixels} pixels"
@@ -470,8 +379,8 @@ class _Checker:
     # ---- the whole
 
     def finish(self) -> None:
-        if "videos" in self.lists - self.broken and not self.counts["videos"]:
-            self.error("videos", "must list at least one video", "add the videos")
+        if "videos" in self.lists - self.broken:
+            self.ask("videos", self.counts["videos"], "videos")
         if self.backslashes:
             number, frames = len(self.backslashes), self.counts["frames"]
             rule = f"{number:,} of {frames:,} have backslashes, e.g."
@@ -483,8 +392,8 @@ class _Checker:
             )
             self.warn("bboxes", rule, "write x, y, width, height, or remove bboxes")
         owner: dict[str, Any] = {}
-        for number, info in self.videos.items():
-            for t, name in enumerate(info["names"]):
+        for number, names in self.names.items():
+            for t, name in enumerate(names):
                 if name and owner.setdefault(name, number) != number:
                     rule = f"{name} is also a frame of video {owner[name]}"
                     advice = "give each video its own folder"
@@ -497,9 +406,9 @@ class _Checker:
             self.findings.append(Finding(*finding, "name the folder that holds them"))
             return
         turned = defaultdict(list)
-        for number, info in self.videos.items():
-            names = tuple(info["names"])
-            video = youtube_vis.Video(number, names, *info["size"], ())
+        for number, names in self.names.items():
+            size = self.sizes[number][:2]
+            video = youtube_vis.Video(number, tuple(names), *size, ())
             dataset = youtube_vis.Dataset(
                 self.path, frames, (), (video,), False, upright=upright
             )
@@ -508,7 +417,7 @@ class _Checker:
                     continue
                 path, record = frames / name, f"video {number}, frame {t}"
                 try:
-                    if not open_images or not all(info["size"]):
+                    if not open_images or not all(size):
                         youtube_vis.check_file(path, record)
                     else:
                         youtube_vis.read_frame(dataset, video, t)
@@ -525,9 +434,9 @@ class _Checker:
             self.warn(str(frames), rule, "say --as-stored if the masks lie beside")
 
     def summary(self) -> dict[str, Any]:
-        frames = sorted(len(info["names"]) for info in self.videos.values())
+        frames = sorted(map(len, self.names.values()))
         masks = sorted(self.lengths)
-        sizes = Counter("x".join(map(str, v["size"])) for v in self.videos.values())
+        sizes = Counter("x".join(map(str, size[:2])) for size in self.sizes.values())
         names = "videos frames tracks masks crowds".split()
         return {
             "format": self.format,
@@ -567,14 +476,17 @@ def _spread(values: list[int]) -> dict[str, float]:
     return {"least": float(values[0]), "median": median, "most": float(values[-1])}
 
 
-def _finite(value: object) -> bool:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
-    return isinstance(value, int) or math.isfinite(value)
-
-
-def _kind(value: object) -> str:
-    return "null" if value is None else type(value).__name__
+def _per_frame(
+    row: dict, key: str, size: rules.Size | None, masks: list | None = None
+) -> list | None:
+    """A list of one entry a frame; None where it is none, which the rules say."""
+    frames = size.frames if size else 0
+    if not frames and masks is not None:
+        frames = len(masks)
+    given = row.get(key)
+    if not isinstance(given, list) or (frames and len(given) != frames):
+        return None
+    return given
 
 
 def text(report: Report, *, everything: bool = False) -> str:

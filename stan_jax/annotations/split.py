@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from stan_jax import json_stream
-from stan_jax.annotations import youtube_vis
+from stan_jax.annotations import rules
 from stan_jax.errors import InputError
 from stan_jax.files import replacing
 
@@ -132,7 +132,7 @@ def listed(path: str | Path, names: str | Path) -> set[int]:
     for key, i, row in json_stream.members(path):
         if key == "videos" and i not in (None, json_stream.START):
             number += 1
-            first = PurePosixPath(youtube_vis.posix(row["file_names"][0]))
+            first = PurePosixPath(rules.posix(row["file_names"][0]))
             for name in {str(row["id"]), str(first.parent), first.parent.name}:
                 known.setdefault(name, []).append(row["id"])
     try:

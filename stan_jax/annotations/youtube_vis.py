@@ -10,7 +10,7 @@ import json
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -20,6 +20,7 @@ from jaxtyping import Bool, Float32, UInt8
 from PIL import Image
 
 from stan_jax import json_stream
+from stan_jax.annotations import rules
 from stan_jax.errors import InputError
 from stan_jax.masks import codec, segmentations
 from stan_jax.masks.segmentations import RLE
@@ -247,11 +248,6 @@ def _path(dataset: Dataset, video: Video, t: int) -> Path:
     return dataset.frames_dir / video.file_names[t]
 
 
-def posix(name: str) -> str:
-    """Return the name of a frame with the backslashes of Windows as slashes."""
-    return name.replace("\\", "/")
-
-
 def orientation(dataset: Dataset, video: Video, t: int) -> int:
     """Return the EXIF orientation of frame t, see `pictures.orientation`.
 
@@ -329,129 +325,78 @@ def _names_frames(root: dict) -> bool:
 
 
 def _categories(path: Path, root: dict) -> tuple[Category, ...]:
-    found = []
-    for i, row in enumerate(list_of(path, root, "categories")):
-        number = field(path, f"entry {i} of categories", row, "id", int)
-        name = field(path, f"category {number}", row, "name", str)
-        found.append(Category(number, name))
-    require_unique(path, "category", [c.id for c in found])
+    found = [
+        Category(row["id"], row["name"]) for row in records(path, root, "categories")
+    ]
     return tuple(sorted(found))
 
 
 def _videos(path: Path, root: dict) -> dict[int, Video]:
-    found = []
-    for i, row in enumerate(list_of(path, root, "videos")):
-        number = field(path, f"entry {i} of videos", row, "id", int)
-        where = f"video {number}"
-        names = field(path, where, row, "file_names", list)
-        height, width = (field(path, where, row, k, int) for k in ("height", "width"))
-        if not names:
-            raise InputError(path, where, "must have at least one frame, has none")
-        if not all(isinstance(name, str) and name for name in names):
-            raise InputError(path, where, "file_names must be texts")
-        if row.get("length") not in (None, len(names)):
-            rule = (
-                f"length must be that of file_names, {len(names)}, is {row['length']}"
-            )
-            raise InputError(path, where, rule)
-        if height < 1 or width < 1:
-            rule = f"height and width must be at least 1, are {height} and {width}"
-            raise InputError(path, where, rule)
-        names = tuple(map(posix, names))
-        found.append(Video(number, names, height, width, ()))
-    if not found:
-        raise InputError(path, "videos", "must list at least one video, lists none")
-    require_unique(path, "video", [v.id for v in found])
-    return {v.id: v for v in found}
+    found = {}
+    for row in records(path, root, "videos"):
+        names = tuple(map(rules.posix, row["file_names"]))
+        found[row["id"]] = Video(row["id"], names, row["height"], row["width"], ())
+    rules.require("videos", len(found), file=path, where="videos")
+    return found
 
 
 def _with_tracks(
     path: Path, root: dict, categories: tuple[Category, ...], videos: dict[int, Video]
 ) -> dict[int, Video]:
     label_of = {c.id: label for label, c in enumerate(categories)}
+    sizes = {
+        i: rules.Size(v.height, v.width, len(v.file_names)) for i, v in videos.items()
+    }
     tracks: dict[int, list[Track]] = {number: [] for number in videos}
-    rows = list_of(path, root, "annotations")
-    for i, row in enumerate(rows):
-        number = field(path, f"entry {i} of annotations", row, "id", int)
-        where = f"annotation {number}"
-        video_id = field(path, where, row, "video_id", int)
-        category = field(path, where, row, "category_id", int)
-        if video_id not in videos:
-            raise InputError(
-                path, where, f"video_id {video_id} is not among the videos"
-            )
-        if category not in label_of:
-            rule = f"category_id {category} is not among the categories"
-            raise InputError(path, where, rule)
-        crowd = row.get("iscrowd")
-        crowd = 0 if crowd is None else crowd
-        if crowd not in (0, 1):
-            raise InputError(path, where, f"iscrowd must be 0 or 1, is {crowd!r}")
-        video = videos[video_id]
-        masks = _segmentations(path, where, row, video)
-        tracks[video_id].append(
+    known = rules.Known(sizes, label_of)
+    for row in records(path, root, "annotations"):
+        where = f"annotation {row['id']}"
+        for record in ("belongs", "track"):
+            rules.require(record, row, known, file=path, where=where)
+        for record, key in (("area", "areas"), ("box", "bboxes")):
+            rules.require_each(record, row.get(key) or (), file=path, where=where)
+        size = sizes[row["video_id"]]
+        masks = tuple(
+            rules.mask(entry, size, file=path, where=f"{where}, frame {t}")
+            for t, entry in enumerate(row["segmentations"])
+        )
+        tracks[row["video_id"]].append(
             Track(
-                id=number,
-                label=label_of[category],
-                crowd=bool(crowd),
+                id=row["id"],
+                label=label_of[row["category_id"]],
+                crowd=bool(row.get("iscrowd")),
                 segmentations=masks,
                 boxes=codec.tight_boxes(masks),
             )
         )
-    require_unique(path, "annotation", [t.id for rows in tracks.values() for t in rows])
     return {i: v._replace(tracks=tuple(tracks[i])) for i, v in videos.items()}
 
 
-def _segmentations(
-    path: Path, where: str, row: dict, video: Video
-) -> tuple[RLE | None, ...]:
-    frames = len(video.file_names)
-    given = field(path, where, row, "segmentations", list)
-    for key in ("segmentations", "bboxes", "areas"):
-        if isinstance(row.get(key), list) and len(row[key]) != frames:
-            rule = (
-                f"{key} must have one entry for each of the {frames} frames of video"
-                f" {video.id}, has {len(row[key])}"
-            )
-            raise InputError(path, where, rule)
-    found = []
-    for t, segmentation in enumerate(given):
-        try:
-            found.append(
-                segmentations.compress(segmentation, video.height, video.width)
-            )
-        except ValueError as error:
-            raise InputError(path, f"{where}, frame {t}", str(error)) from None
-    return tuple(found)
+def records(path: Path, root: dict, key: str) -> Iterator[dict]:
+    """Yield the records of a list, each after its own rules hold; ids stand once.
+
+    Raises: InputError for the first record that breaks one.
+    """
+    seen = set()
+    for i, row in enumerate(list_of(path, root, key)):
+        where = rules.place(key, i, row)
+        rules.require(rules.NAMES[key], row, file=path, where=where)
+        if key == "videos":
+            rules.require("size", row, file=path, where=where)
+            rules.require_each("file name", row["file_names"], file=path, where=where)
+        if row["id"] in seen:
+            raise InputError(path, where, *rules.twice(key, i, row))
+        seen.add(row["id"])
+        yield row
 
 
 def list_of(path: Path, root: dict, key: str) -> list[dict]:
     """Return a list of objects of a file. Raises: InputError where it is none."""
-    rows = field(path, "", root, key, list)
+    rows = root.get(key, rules.ABSENT)
+    rules.require("list", (key, rows), file=path, where="")
     for i, row in enumerate(rows):
-        if not isinstance(row, dict):
-            rule = f"must be an object, is a {_kind(row)}"
-            raise InputError(path, f"entry {i} of {key}", rule)
+        rules.require("entry", row, file=path, where=rules.place(key, i, row))
     return rows
-
-
-def field(path: Path, where: str, row: dict, key: str, kind: type) -> Any:
-    """Return a member of a record. Raises: InputError where it is of another kind."""
-    if key not in row:
-        raise InputError(path, where, f"must have '{key}'")
-    if not isinstance(row[key], kind) or isinstance(row[key], bool):
-        rule = f"'{key}' must be a {kind.__name__}, is a {_kind(row[key])}"
-        raise InputError(path, where, rule)
-    return row[key]
-
-
-def require_unique(path: Path, what: str, ids: list[int]) -> None:
-    """Raise InputError for an id that stands twice."""
-    seen: set[int] = set()
-    for number in ids:
-        if number in seen:
-            raise InputError(path, f"{what} {number}", "its id must be used only once")
-        seen.add(number)
 
 
 def _kind(value: object) -> str:

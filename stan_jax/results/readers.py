@@ -1,29 +1,25 @@
 """Readers of the two files of an evaluation, one video at a time.
 
-Read as strictly as the official code does; where that stops with a traceback there is
-one InputError instead.
+Read as leniently as the official code does, by `Rule.lenient`; where that stops with a
+traceback there is one InputError instead. It also stops where `areas` or `iscrowd` are
+absent: here those of the masks are taken, and 0.
 """
 
 import contextlib
 from collections import Counter
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from functools import partial
-from numbers import Real
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from stan_jax import json_stream
+from stan_jax.annotations import rules
 from stan_jax.errors import InputError
 from stan_jax.masks import codec, run_lengths, segmentations
 from stan_jax.metrics.tracks import PredictedTrack, TrueTrack, mean_area
 from stan_jax.results.record_store import RecordStore
 
-ID = (Real, str)
-FIELDS: dict[str, dict] = {
-    "videos": {"id": ID},
-    "categories": {"id": ID},
-    "annotations": {"id": Real, "video_id": ID, "category_id": ID},
-}
+KEPT = "id", "video_id", "category_id"  # of an annotation, in memory
 
 
 class TracksByVideo(Mapping):
@@ -74,32 +70,37 @@ def true_tracks(path: str | Path) -> Truth:
     tracks of their video are asked for.
     """
     tracks = TracksByVideo(partial(_read_true, path))
-    content: dict[str, list] = {"annotations": []}  # absent from val and test files
-    by_image = False
+    content: dict[str, list] = {}
+    absent, by_image = Counter(), False
     for key, i, value in json_stream.members(path):
         by_image |= key == "images" and i == json_stream.START
-        if key not in FIELDS:
+        if key not in rules.LISTS:
             continue
         if i == json_stream.START:
             content[key] = []
-        elif i is None:
-            if key == "annotations" and value is None:
-                continue  # as OVIS has them for val
-            raise InputError(path, key, f"must be a list, not {value!r:.40}")
-        else:
-            if by_image and key == "annotations" and "segmentations" not in value:
-                rule = "has annotations by image, as CocoVID or COCO"
-                raise InputError(path, "", f"{rule}: `stan convert` it first")
-            _check(path, f"{key}[{i}]", value, **FIELDS[key])
-            if key == "annotations":
-                # At once: lists of counts are nine tenths of the memory. What cannot
-                # be packed is refused later, and only if it takes part.
-                if isinstance(masks := value.get("segmentations"), list):
-                    value["segmentations"] = [_packed(mask) for mask in masks]
-                place = tracks.store.add(value)
-                value = {name: value[name] for name in FIELDS[key]} | {"place": place}
-            content[key].append(value)
-    videos, categories, annotations = (_records(path, content, key) for key in FIELDS)
+            continue
+        if i is None:
+            rules.require("list", (key, value), file=path, where="", lenient=True)
+            continue
+        if by_image and key == "annotations" and "segmentations" not in value:
+            rule = "has annotations by image, as CocoVID or COCO"
+            raise InputError(path, "", f"{rule}: `stan convert` it first")
+        where = rules.place(key, i, value)
+        rules.require("entry", value, file=path, where=where, lenient=True)
+        for record in (rules.NAMES[key], *["belongs"] * (key == "annotations")):
+            rules.require(record, value, file=path, where=where, lenient=True)
+        if key == "annotations":
+            absent.update(k for k in ("areas", "iscrowd") if value.get(k) is None)
+            # At once: lists of counts are nine tenths of the memory. What cannot
+            # be packed is refused later, and only if it takes part.
+            if isinstance(masks := value.get("segmentations"), list):
+                value["segmentations"] = [_packed(mask) for mask in masks]
+            place = tracks.store.add(value)
+            value = {name: value[name] for name in KEPT} | {"place": place}
+        content[key].append(value)
+    videos, categories, annotations = (
+        _records(path, content, key) for key in rules.LISTS
+    )
     by_id = {video["id"]: video for video in videos}
     category_ids = {category["id"] for category in categories}
 
@@ -129,8 +130,10 @@ def true_tracks(path: str | Path) -> Truth:
         "are of a video or category that is not listed: they count for nothing": sum(
             not takes_part(annotation) for annotation in annotations
         ),
+        "have no areas: those of their masks are taken": absent["areas"],
+        "have no iscrowd: taken for 0": absent["iscrowd"],
     }
-    names = ["videos", "categories", *["annotations"] * 3]
+    names = ["videos", "categories", *["annotations"] * 5]
     found = [
         f"{number} {name} {rule}"
         for name, (rule, number) in zip(names, odd.items(), strict=True)
@@ -151,8 +154,9 @@ def _read_true(path, rows: list[tuple[dict, dict]]) -> list[TrueTrack]:
         number: TrueTrack(
             number,
             row["category_id"],
-            bool(row["iscrowd"]),
-            mean_area(row["areas"]),  # the list of the file, never the masks
+            bool(row.get("iscrowd")),
+            # The list of the file where there is one, whatever the masks are.
+            mean_area(mask.areas if row.get("areas") is None else row["areas"]),
             mask,
         )
         for (number, (row, _)), mask in zip(each.items(), masks, strict=True)
@@ -161,12 +165,12 @@ def _read_true(path, rows: list[tuple[dict, dict]]) -> list[TrueTrack]:
 
 
 def _masks(path, record: str, annotation: dict, video: dict) -> list:
-    _check(path, record, annotation, segmentations=list, areas=list, iscrowd=Real)
-    for area in annotation["areas"]:
-        if not isinstance(area, Real | None):
-            raise InputError(path, record, f"areas cannot hold {area!r:.40}")
+    rules.require("track", annotation, file=path, where=record, lenient=True)
+    areas = annotation.get("areas") or ()
+    rules.require_each("area", areas, file=path, where=record, lenient=True)
     if any(annotation["segmentations"]):
-        _check(path, f"video {video['id']}", video, height=int, width=int)
+        where = f"video {video['id']}"
+        rules.require("size", video, file=path, where=where, lenient=True)
     return [
         _compressed(path, f"{record}, frame {t}", mask, video)
         for t, mask in enumerate(annotation["segmentations"])
@@ -218,13 +222,10 @@ def predicted_in(
 
 
 def _rows(path, videos: Container) -> Iterator[tuple[int, dict]]:
+    known = rules.Known(videos)
     for i, row in enumerate(json_stream.rows(path)):
-        name = f"results[{i}]"
-        _check(path, name, row, video_id=ID, category_id=ID, score=Real)
-        _check(path, name, row, segmentations=list)
-        if row["video_id"] not in videos:
-            rule = f"video_id {row['video_id']!r} is not in the annotation file"
-            raise InputError(path, name, rule)
+        where = f"results[{i}]"
+        rules.require("result", row, known, file=path, where=where, lenient=True)
         yield i, row
 
 
@@ -269,19 +270,10 @@ def _packed(mask: Any) -> Any:
 
 
 def _records(path, content: dict, name: str) -> list[dict]:
-    if name not in content:
-        raise InputError(path, name, "must be a list, is missing")
-    records = content[name]
-    if len({isinstance(record["id"], str) for record in records}) > 1:
+    rows = content.get(name, rules.ABSENT)
+    rules.require("list", (name, rows), file=path, where="", lenient=True)
+    if rows is rules.ABSENT:
+        return []  # annotations, of val and test files
+    if len({isinstance(row["id"], str) for row in rows}) > 1:
         raise InputError(path, name, "ids must be all numbers or all text")
-    return records
-
-
-def _check(path, name: str, record, **fields) -> None:
-    if not isinstance(record, dict):
-        raise InputError(path, name, f"must be an object, not {record!r:.40}")
-    for field, kind in fields.items():
-        if field not in record:
-            raise InputError(path, name, f"{field} is missing")
-        if not isinstance(record[field], kind):
-            raise InputError(path, name, f"{field} cannot be {record[field]!r:.40}")
+    return rows

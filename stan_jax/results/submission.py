@@ -1,11 +1,12 @@
 """Check of a results file as the challenge server does it, and the zip it wants."""
 
-import math
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from stan_jax import json_stream
+from stan_jax.annotations import rules
 from stan_jax.errors import InputError
 from stan_jax.files import replacing
 from stan_jax.masks import run_lengths
@@ -29,14 +30,15 @@ def check(results: str | Path, annotations: str | Path | None = None) -> Verdict
     and sizes are only compared with each other.
     """
     verdict = Verdict()
-    videos, categories = _known(annotations) if annotations else ({}, set())
-    seen: dict[Any, tuple] = {}
+    seen: dict[Any, rules.Size] = {}
+    videos, categories = read_challenge(annotations) if annotations else (None, None)
+    known = rules.Known(videos, categories, seen)
     single, long, scores = 0, False, set()
     try:
         for i, row in enumerate(json_stream.rows(results)):
             verdict.rows += 1
             name = f"results[{i}]"
-            for rule in _broken(row, videos, categories, seen, bool(annotations)):
+            for rule in _broken(row, known, seen):
                 verdict.errors.append(str(InputError(results, name, rule)))
             shown = sum(map(bool, _list(row.get("segmentations"))))
             single += shown == 1
@@ -58,84 +60,69 @@ def check(results: str | Path, annotations: str | Path | None = None) -> Verdict
     if verdict.rows > 1 and len(scores) == 1:
         rule = f"all {verdict.rows} results have one score: AP needs them ranked"
         verdict.warnings.append(str(InputError(results, "", rule)))
-    for video in videos:
+    for video in videos or ():
         if video not in seen:
             rule = "is not listed: right only if nothing was found in it"
             verdict.warnings.append(str(InputError(results, f"video {video}", rule)))
     return verdict
 
 
-def _known(path: str | Path) -> tuple[dict, set]:
-    videos, categories = {}, set()
+def read_challenge(path: str | Path) -> tuple[dict[int, rules.Size], set[int]]:
+    """Read the videos and categories of a challenge."""
+    rows: dict[str, list] = {"videos": [], "categories": []}
     for key, i, value in json_stream.members(path):
-        if key not in ("videos", "categories") or i in (None, json_stream.START):
+        if key not in rows or i in (None, json_stream.START):
             continue
-        where = f"{key}[{i}]"
-        if not isinstance(value, dict) or not _whole(value.get("id")):
-            raise InputError(path, where, "must be an object with an id")
-        if key == "categories":
-            categories.add(value["id"])
-            continue
-        names = value.get("file_names")
-        length = len(names) if isinstance(names, list) else value.get("length")
-        size = [value.get("height"), value.get("width")]
-        if not all(map(_whole, [length, *size])):
-            rule = "must have height, width and file_names (or length)"
-            raise InputError(path, where, rule)
-        videos[value["id"]] = length, size
-    if not videos or not categories:
+        where = rules.place(key, i, value)
+        rules.require("entry", value, file=path, where=where)
+        rules.require(rules.NAMES[key], value, file=path, where=where)
+        if key == "videos":
+            rules.require("size", value, file=path, where=where)
+        rows[key].append(value)
+    if not all(rows.values()):
         raise InputError(path, "", "must list videos and categories")
-    return videos, categories
+    videos = {row["id"]: rules.size(row) for row in rows["videos"]}
+    return videos, {row["id"] for row in rows["categories"]}
 
 
-def _broken(row: dict, videos: dict, categories: set, seen: dict, known: bool):
-    """The rules that one row breaks."""
-    for key in ("video_id", "category_id"):
-        if not _whole(row.get(key)):
-            yield f"{key} must be a whole number, is {row.get(key)!r:.40}"
-            return
-    video = row["video_id"]
-    seen.setdefault(video, ())
-    if known and video not in videos:
-        yield f"video_id {video} is not among the videos"
-    if known and row["category_id"] not in categories:
-        yield f"category_id {row['category_id']} is not among the categories"
-    score = row.get("score")
-    if isinstance(score, bool) or not isinstance(score, int | float):
-        yield f"score must be a number, is {score!r:.40}"
-    elif not math.isfinite(score):
-        yield f"score must be finite, is {score}"
-    masks = row.get("segmentations")
-    if not isinstance(masks, list):
-        yield f"segmentations must be a list, is {masks!r:.40}"
+def _broken(
+    row: dict, known: rules.Known, seen: dict[Any, rules.Size]
+) -> Iterator[str]:
+    """The rules that one row breaks; seen: what earlier rows tell of each video."""
+    video, masks = row.get("video_id"), row.get("segmentations")
+    sound = True
+    for found in rules.broken("result", row, known):
+        if found.level == "error":
+            sound = False
+            yield f"{found.rule}; {found.cure}"
+    if not isinstance(masks, list) or not isinstance(video, int):
         return
-    length, size = videos.get(video) or seen.get(video) or (len(masks), None)
-    if len(masks) != length:
-        yield f"segmentations must have {length} entries, one a frame, has {len(masks)}"
+    size = known.size(row) or seen.get(video) or rules.Size(0, 0, len(masks))
+    seen.setdefault(video, size)
+    if not sound:
+        return
     for t, mask in enumerate(masks):
-        if mask is not None and not isinstance(mask, dict):
-            yield f"frame {t}: a mask must be a compressed RLE or null, is {mask!r:.40}"
+        for found in rules.broken("result mask", mask):
+            yield f"frame {t}: {found.rule}; {found.cure}"
             return
     try:
         checked = run_lengths.read(masks, "", "")
     except InputError as error:
         yield f"{error.record}: {error.rule}"
         return
-    for t, found in enumerate(checked.sizes.tolist()):
-        if any(found) and size is None:
-            size = found
-        if any(found) and found != size:
-            yield f"frame {t}: size must be {size} as the video's, is {found}"
+    for t, (height, width) in enumerate(checked.sizes.tolist()):
+        if not height:
+            continue
+        if not size.height:
+            size = seen[video] = size._replace(height=height, width=width)
+        if (height, width) != size[:2]:
+            want = [*size[:2]]
+            yield f"frame {t}: size must be {want} as the video's, is {[height, width]}"
             return
-    seen[video] = length, size
 
 
 def _list(value: object) -> list:
     return value if isinstance(value, list) else [value]
-
-
-def _whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def write(results: str | Path, out: str | Path) -> None:

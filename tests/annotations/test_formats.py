@@ -648,8 +648,8 @@ def test_broken_exports_of_label_studio_are_named(tmp_path, tasks, rule):
 
 def cocovid(**change):
     images = [{"id": 1, "file_name": "a/0.jpg", "height": 6, "width": 9}]
-    row = {"id": 1, "image_id": 1, "category_id": 1}
-    row |= {"segmentation": codec.encode(boxed(0, 0))}
+    mask = codec.encode(boxed(0, 0))
+    row = {"id": 1, "image_id": 1, "category_id": 1, "segmentation": mask}
     names = [{"id": 1, "name": "cat"}]
     return dict(images=images, annotations=[row], categories=names) | change
 

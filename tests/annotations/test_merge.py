@@ -65,8 +65,12 @@ def test_one_file_is_numbered_anew(make_folder, tmp_path):
 @pytest.mark.parametrize(
     ("key", "change", "rule"),
     [
-        ("annotations", {"video_id": 99}, "video_id 99 is not in the file"),
-        ("annotations", {"category_id": 99}, "category_id 99 is not in the file"),
+        ("annotations", {"video_id": 99}, "video_id 99 is not among the videos"),
+        (
+            "annotations",
+            {"category_id": 99},
+            "category_id 99 is not among the categories",
+        ),
         ("videos", {"id": 15}, "video 15: its id must be used only once"),
     ],
 )

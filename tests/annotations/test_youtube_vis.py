@@ -205,15 +205,31 @@ BAD = {
     "video twice": (_set("videos", "id", 10, 1), "video 10", "only once"),
     "category twice": (_set("categories", "id", 3), "category 3", "only once"),
     "annotation twice": (_set("annotations", "id", 101), "annotation 101", "only once"),
-    "flat video": (_set("videos", "height", 0), "video 10", "at least 1, are 0 and 40"),
+    "flat video": (
+        _set("videos", "height", 0),
+        "video 10",
+        "height must be .* 1 up, is 0",
+    ),
     "odd id": (
         _set("videos", "id", "x"),
         "entry 0 of videos",
-        "must be a int, is a str",
+        "must be a whole number, is 'x'",
     ),
-    "no width": (lambda c: c["videos"][1].pop("width"), "video 15", "have 'width'"),
-    "no name": (lambda c: c["categories"][0].pop("name"), "category 7", "have 'name'"),
-    "name is number": (_set("videos", "file_names", [1, 2, 3]), "video 10", "texts"),
+    "no width": (
+        lambda c: c["videos"][1].pop("width"),
+        "video 15",
+        "width must be .*, is absent",
+    ),
+    "no name": (
+        lambda c: c["categories"][0].pop("name"),
+        "category 7",
+        "name must be a text, is absent",
+    ),
+    "name is number": (
+        _set("videos", "file_names", [1, 2, 3]),
+        "video 10, frame 0",
+        "a text, is 1",
+    ),
     "list of lists": (lambda c: c["videos"].append([]), "entry 2 of videos", "object"),
     "category": (
         _set("annotations", "category_id", 4),
@@ -233,7 +249,7 @@ BAD = {
     "masks": (
         _set("annotations", "segmentations", [None]),
         "annotation 100",
-        "segmentations must have one entry for each of the 3 .* video 10, has 1",
+        "segmentations must have 3 entries, one a frame, has 1",
     ),
     "boxes": (
         _set("annotations", "bboxes", [None] * 4),

@@ -15,12 +15,17 @@ from stan_jax import json_stream
 from stan_jax.errors import InputError
 from stan_jax.evaluation.youtube_vis_ap import evaluate_files, table
 from stan_jax.masks import codec
+from stan_jax.results import readers
 from stan_jax.results.writer import ResultsWriter, TrackResult
 
 NAMES = [
     *("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large"),
     *("AR1", "AR10", "AR100", "AR_small", "AR_medium", "AR_large"),
 ]
+
+
+# Where the official code stops, and what is absent can be told from what is there.
+KINDER = "gt_no_areas", "gt_no_iscrowd"
 
 
 def unpacked(folder, name, tmp_path):
@@ -34,6 +39,9 @@ def judge(instances, found, expected):
     """Every digit of the statistics and curves, with and without categories."""
     for class_agnostic in (False, True):
         want = expected.get("class_agnostic", expected) if class_agnostic else expected
+        if want["raises"] and instances.parent.name in KINDER:
+            evaluate_files(instances, found, class_agnostic)
+            continue
         if want["raises"]:
             with pytest.raises(InputError) as caught:
                 evaluate_files(instances, found, class_agnostic)
@@ -207,16 +215,36 @@ FRAME = ("annotations", 1, "segmentations", 2)
 @pytest.mark.parametrize(
     ("edit", "value", "message"),
     [
-        (change("results", 1, "score"), ..., "results[1]: score is missing"),
-        (change("results", 1, "score"), "high", "results[1]: score cannot be 'high'"),
-        (change("results", 0, "video_id"), 9, "results[0]: video_id 9 is not in"),
-        (change("results", 0, "video_id"), [1], "results[0]: video_id cannot be [1]"),
+        (change("results", 1, "score"), ..., "results[1]: must have 'score'"),
+        (
+            change("results", 1, "score"),
+            "high",
+            "results[1]: 'score' must be a number, is 'high'",
+        ),
+        (
+            change("results", 0, "video_id"),
+            9,
+            "results[0]: video_id 9 is not among the videos",
+        ),
+        (
+            change("results", 0, "video_id"),
+            [1],
+            "results[0]: 'video_id' must be a number or a text, is [1]",
+        ),
         (change("results", 1), None, "results[1]: must be an object, not None"),
         (change("results", 1, "segmentations", 0), "x", "results[1], frame 0: a mask"),
-        (change("instances", "videos"), ..., "videos: must be a list, is missing"),
+        (change("instances", "videos"), ..., "must have 'videos'"),
         (change("instances", "videos", 1, "id"), "1", "must be all numbers or all"),
-        (change("instances", "videos", 1, "width"), ..., "video 2: width is missing"),
-        (change("instances", "annotations", 0), 5, "annotations[0]: must be an object"),
+        (
+            change("instances", "videos", 1, "width"),
+            ...,
+            "video 2: width must be a whole number from 1 up, is absent",
+        ),
+        (
+            change("instances", "annotations", 0),
+            5,
+            "entry 0 of annotations: must be an object",
+        ),
         (change("instances", *FRAME), NO_POLYGON, "annotation 12, frame 2: polygon"),
         (
             change("instances", *FRAME),
@@ -239,8 +267,16 @@ FRAME = ("annotations", 1, "segmentations", 2)
             {"size": [12, 16], "counts": [10, 10]},
             "annotation 12, frame 2: counts must add up to height x width = 192",
         ),
-        (change("instances", "annotations", 1, "areas"), ["a"], "areas cannot hold"),
-        (change("instances", "annotations", 1, "iscrowd"), None, "iscrowd cannot be"),
+        (
+            change("instances", "annotations", 1, "areas"),
+            ["a"],
+            "frame 0: area must be a number",
+        ),
+        (
+            change("instances", "annotations", 1, "iscrowd"),
+            "x",
+            "iscrowd must be a number",
+        ),
     ],
 )
 def test_broken_records_are_named(tmp_path, edit, value, message):
@@ -272,6 +308,27 @@ def test_the_areas_of_the_file_say_how_large_a_true_track_is(tmp_path):
     assert got["AP_medium"] == got["AP_large"] == pytest.approx(1)
 
 
+def test_areas_and_crowd_that_are_absent_are_told_from_the_masks(tmp_path):
+    content, rows = small_set()
+    want = evaluate(tmp_path, content, rows)
+    for row in content["annotations"]:
+        masks = [mask and codec.area(mask) for mask in row["segmentations"]]
+        row |= {"areas": masks, "iscrowd": 0}
+    assert evaluate(tmp_path, content, rows)["AP"] == want["AP"]
+    whole = evaluate(tmp_path, content, rows)
+    content["annotations"][0].pop("areas")
+    content["annotations"][1]["areas"] = None
+    content["annotations"][0]["iscrowd"] = None
+    content["annotations"][1].pop("iscrowd")
+    got = evaluate(tmp_path, content, rows)
+    assert {k: got[k] for k in NAMES} == {k: whole[k] for k in NAMES}
+    odd = readers.true_tracks(tmp_path / "instances.json").odd
+    assert odd == [
+        "2 annotations have no areas: those of their masks are taken",
+        "2 annotations have no iscrowd: taken for 0",
+    ]
+
+
 def test_the_last_annotation_of_an_id_stands_for_all_of_them(tmp_path):
     content, rows = small_set()
     content["annotations"][0]["id"] = content["annotations"][1]["id"] = 7
@@ -290,7 +347,7 @@ def test_the_last_annotation_of_an_id_stands_for_all_of_them(tmp_path):
         ("[]", "must hold at least one result"),
         ("[] []", "must end where its list ends"),
         ("[1]", "results[0]: must be an object, not 1"),
-        ("[{},]", "results[0]: video_id is missing"),
+        ("[{},]", "results[0]: must have 'video_id'"),
         ("[" * 100_000, "is not valid json"),
     ],
 )

@@ -137,7 +137,7 @@ def test_video_holds_both_sides_beside_each_other(tmp_path, files):
             ),
             r"results\[1\], frame 2: counts must add up",
         ),
-        (lambda root, found: found[0].update(video_id=7), "video_id 7 is not in"),
+        (lambda root, found: found[0].update(video_id=7), "video_id 7 is not among"),
         (
             lambda root, found: root["videos"][0]["file_names"].__setitem__(0, "no"),
             "video 1, frame 0: file must exist",

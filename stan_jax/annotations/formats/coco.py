@@ -5,7 +5,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from stan_jax.annotations import youtube_vis
+from stan_jax.annotations import rules
 from stan_jax.annotations.formats.collected import BOXES, EMPTY, Collected
 from stan_jax.errors import InputError
 from stan_jax.masks import segmentations
@@ -147,9 +147,7 @@ def _by_folder(root: dict, file: str | Path) -> dict:
     folders = defaultdict(list)
     for i, image in enumerate(records(root, "images", file)):
         name = str(need(image, "file_name", file, f"images[{i}]"))
-        folders[Path(youtube_vis.posix(name)).parent].append(
-            (natural(Path(name)), image)
-        )
+        folders[Path(rules.posix(name)).parent].append((natural(Path(name)), image))
     videos, images = [], []
     for number, (folder, found) in enumerate(sorted(folders.items()), start=1):
         videos.append({"id": number, "name": str(folder)})

@@ -13,7 +13,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import numpy as np
 from jaxtyping import UInt8
 
-from stan_jax.annotations import youtube_vis
+from stan_jax.annotations import rules, youtube_vis
 from stan_jax.annotations.formats.collected import Collected, by_name
 from stan_jax.errors import InputError
 from stan_jax.masks import codec, segmentations
@@ -116,7 +116,7 @@ def _films(found: Collected, tasks: list) -> list[Film]:
 
 def _name(url: str) -> str:
     """Folder and name of an image, of a path or an address."""
-    parts = urlsplit(youtube_vis.posix(url))
+    parts = urlsplit(rules.posix(url))
     local = parse_qs(parts.query).get("d")
     path = PurePosixPath(local[0] if local else unquote(parts.path))
     return "/".join([x for x in path.parts if x not in ("/", "..")][-2:])

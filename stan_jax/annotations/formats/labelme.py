@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from stan_jax.annotations import youtube_vis
+from stan_jax.annotations import rules, youtube_vis
 from stan_jax.annotations.formats.coco import records, size_of
 from stan_jax.annotations.formats.collected import Collected, by_name
 from stan_jax.errors import InputError
@@ -56,7 +56,7 @@ def read(folder: str | Path) -> Collected:
             if size_of(root, file, "") != size:
                 rule = f"must have the size of the first frame, {size}"
                 raise InputError(file, "imageHeight, imageWidth", rule)
-            image = place / Path(youtube_vis.posix(str(root["imagePath"]))).name
+            image = place / Path(rules.posix(str(root["imagePath"]))).name
             names.append(image.relative_to(folder).as_posix())
         video = found.video(names, size)
         for t, (file, root) in enumerate(some):

@@ -1,0 +1,159 @@
+"""One list of rules: whoever reads a file finds the same in it."""
+
+import gc
+import json
+
+import fuzz
+import hypothesis
+import pytest
+from broken_sets import CORPUS, change, content
+
+from stan_jax.annotations import check, rules, youtube_vis
+from stan_jax.errors import InputError
+from stan_jax.evaluation import youtube_vis_ap
+from stan_jax.results import readers, submission
+
+STRICT = {
+    "load": lambda path: youtube_vis.load(path, "."),
+    "require": check.require,
+}
+
+
+def score_truth(path):
+    """Read every mask that takes part in a score."""
+    truth = readers.true_tracks(path)
+    for number in truth.tracks:
+        list(truth.tracks[number])
+
+
+LENIENT = {"score": score_truth, "submit": submission.read_challenge}
+
+
+def refused(read, path):
+    """The error of a reader, None where it reads the file."""
+    try:
+        read(path)
+    except InputError as error:
+        return error
+    return None
+
+
+def agree(path):
+    """Assert that all readers of a file agree with what check finds in it."""
+    report = check.check(path)
+    errors = [f for f in report.findings if f.level == "error"]
+    for name, read in STRICT.items():
+        error = refused(read, path)
+        assert (error is None) == (not errors), (name, error, errors)
+        if error is not None and error.record:
+            # But for the value: numbers and lists are read into other types.
+            said = {
+                f.rule.partition(", is ")[0] for f in errors if f.record == error.record
+            }
+            rule = error.rule.partition(", is ")[0].partition("; ")[0]
+            assert rule in said, (error, errors)
+    for name, read in LENIENT.items():
+        error = refused(read, path)
+        assert error is None or errors, (name, error)
+
+
+@pytest.mark.parametrize("number", range(len(CORPUS)))
+def test_no_broken_file_passes_one_reader_and_is_refused_by_another(tmp_path, number):
+    root = content()
+    CORPUS[number][-1](root)
+    path = tmp_path / "instances.json"
+    path.write_text(json.dumps(root))
+    agree(path)
+
+
+def each_odd_pair(examples, folder, judge):
+    """Judge sound files after some edits; the same ones each time."""
+    paths = folder / "instances.json", folder / "results.json"
+
+    @hypothesis.settings(
+        max_examples=examples,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        suppress_health_check=list(hypothesis.HealthCheck),
+    )
+    @hypothesis.given(fuzz.EDITS)
+    def run(edits):
+        root = fuzz.broken(edits)
+        for path in paths:
+            path.write_text(json.dumps(root.get(path.stem)))
+        judge(*paths)
+
+    # What is collected in a draw may use `random`, which hypothesis takes for the draw.
+    gc.disable()
+    try:
+        run()
+    finally:
+        gc.enable()
+
+
+def test_no_odd_file_passes_one_reader_and_is_refused_by_another(tmp_path):
+    each_odd_pair(400, tmp_path, lambda path, results: agree(path))
+
+
+def test_what_check_and_submit_pass_can_be_scored(tmp_path):
+    def judge(path, results):
+        if check.check(path).errors or submission.check(results, path).errors:
+            return
+        error = refused(lambda p: youtube_vis_ap.evaluate_files(p, results), path)
+        assert error is None, error
+
+    each_odd_pair(200, tmp_path, judge)
+
+
+RESULTS = [
+    ("video_id", "1"),
+    ("video_id", 2**60),
+    ("video_id", 9),
+    ("category_id", "1"),
+    ("category_id", 2**60),
+    ("category_id", 9),
+    ("score", "1"),
+    ("segmentations", None),
+    ("segmentations", [None]),
+    ("segmentations", [[[1, 1, 4, 1, 4, 5]], None, None]),
+]
+
+
+def test_every_rule_is_broken_by_some_file(tmp_path, monkeypatch):
+    broken = set()
+
+    def watched(number, rule):
+        def test(row, known):
+            if (text := rule.test(row, known)) is not None:
+                broken.add(number)
+            return text
+
+        return rule._replace(test=test)
+
+    numbered = [watched(i, rule) for i, rule in enumerate(rules.RULES)]
+    for record, lenient in rules._OF:
+        if not lenient:
+            mine = [rule for rule in numbered if rule.record == record]
+            monkeypatch.setitem(rules._OF, (record, False), mine)
+    path, results = tmp_path / "instances.json", tmp_path / "results.json"
+    large = [
+        change(key, 0, field, value=2**60)
+        for key, field in (
+            ("videos", "id"),
+            ("categories", "id"),
+            ("annotations", "video_id"),
+            ("annotations", "category_id"),
+        )
+    ]
+    for edit in [*(edit for *_, edit in CORPUS), *large]:
+        root = content()
+        edit(root)
+        path.write_text(json.dumps(root))
+        check.check(path)
+    path.write_text(json.dumps(fuzz.sound()["instances"]))
+    rows = fuzz.sound()["results"]
+    results.write_text(json.dumps([row | {k: v} for row in rows for k, v in RESULTS]))
+    submission.check(results, path)
+    never = [rule for i, rule in enumerate(rules.RULES) if i not in broken]
+    assert not [f"{rule.record}: {rule.level}: {rule.cure}" for rule in never]
