@@ -37,6 +37,7 @@ def in_order(truth: Truth, counts: Mapping, instances_path: str | Path) -> list:
     Sums of floats depend on it.
     """
     ids = sorted(
-        truth.videos, key=lambda i: tracking.folder_of(instances_path, truth.videos[i])
+        [video_id for video_id in truth.videos if video_id in counts],
+        key=lambda i: tracking.folder_of(instances_path, truth.videos[i]),
     )
     return [counts[video_id] for video_id in ids]

@@ -5,7 +5,7 @@ import gc
 import multiprocessing
 import os
 from collections import Counter
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Container, Generator
 from concurrent.futures import Future, ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -43,8 +43,9 @@ class WorkerPool:
         results_path: str | Path,
         *,
         may_be_empty: bool = False,
+        only: Container | None = None,
     ) -> Compared:
-        """Do the work with every video, while the results are read.
+        """Do the work with every video, or `only` some, while the results are read.
 
         Memory holds the parts, and with each helper a few videos. The work must be
         known to the helpers: a function of a module, or a partial of one.
@@ -53,6 +54,8 @@ class WorkerPool:
         parts, counts = {}, Counter()
 
         def give(video_id, rows: list[tuple[int, dict]]) -> None:
+            if only is not None and video_id not in only:
+                return
             for other in [i for i, future in self._open.items() if future.done()]:
                 parts[other] = self._open.pop(other).result()
             self._open.pop(video_id, None)  # what came of some of its results

@@ -4,13 +4,13 @@ Every predicted track counts, whatever its score. Same numbers as TrackEval, to 
 digit. Source: Luiten et al. 2021; Bernardin and Stiefelhagen 2008; Ristani et al. 2016.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from pycocotools import mask as coco_mask
 from scipy.optimize import linear_sum_assignment
 
@@ -39,8 +39,18 @@ class Scene(NamedTuple):
     """One video; tracks are numbered in the order of their ids."""
 
     frames: list[Frame]
-    num_true: int
-    num_predicted: int
+    objects: list  # the id of each
+    tracks: list[int]  # the number of each among those that were given
+
+    @property
+    def num_true(self) -> int:
+        """Number of objects that some frame shows."""
+        return len(self.objects)
+
+    @property
+    def num_predicted(self) -> int:
+        """Number of predicted tracks that some frame shows."""
+        return len(self.tracks)
 
     @property
     def masks_true(self) -> int:
@@ -53,13 +63,20 @@ class Scene(NamedTuple):
         return sum(len(frame.predicted) for frame in self.frames)
 
 
-class Counts(NamedTuple):
-    """Share of one video in the summary."""
+class Held(NamedTuple):
+    """How tracks of one video keep to their objects."""
 
     hota: dict[str, np.ndarray]
     clear: dict[str, Any]
     identity: dict[str, int]
+
+
+class Counts(NamedTuple):
+    """Share of one video in the summary."""
+
+    held: Held  # every category taken for one
     track_map: TrackMap
+    by_category: dict[Any, Held]  # of the categories that are in the video
 
 
 def count(
@@ -68,8 +85,13 @@ def count(
     predicted: Sequence[PredictedTrack],
     instances_path: str | Path = "instances",
     results_path: str | Path = "results",
+    *,
+    by_category: bool = False,
 ) -> Counts:
-    """One video; the paths are for errors."""
+    """One video; the paths are for errors.
+
+    by_category: also count each category alone; its tracks meet only each other.
+    """
     folder_of(instances_path, video)
     length = len(video["file_names"])
     # One object per id, as in the rest of the evaluation.
@@ -81,8 +103,42 @@ def count(
         results_path,
         f"video {video['id']}",
     )
-    return Counts(
-        hota(here), clear(here), identity(here), track_map.match(objects, predicted)
+    parts = {}
+    if by_category:
+        kinds = [
+            [tracks[i].category_id for i in shown]
+            for tracks, shown in ((objects, here.objects), (predicted, here.tracks))
+        ]
+        for category in sorted({*kinds[0], *kinds[1]}, key=str):
+            sides = (np.array([k == category for k in side], bool) for side in kinds)
+            parts[category] = held(part(here, *sides))
+    return Counts(held(here), track_map.match(objects, predicted), parts)
+
+
+def held(here: Scene) -> Held:
+    """Return all counts of a scene."""
+    return Held(hota(here), clear(here), identity(here))
+
+
+def part(
+    here: Scene, true: Bool[np.ndarray, " n"], predicted: Bool[np.ndarray, " m"]
+) -> Scene:
+    """Return a scene with some of the objects and some of the tracks alone."""
+    numbers = np.cumsum(true) - 1, np.cumsum(predicted) - 1
+    frames = []
+    for frame in here.frames:
+        rows, columns = true[frame.true], predicted[frame.predicted]
+        frames.append(
+            Frame(
+                numbers[0][frame.true[rows]],
+                numbers[1][frame.predicted[columns]],
+                frame.overlap[rows][:, columns],
+            )
+        )
+    return Scene(
+        frames,
+        [i for i, kept in zip(here.objects, true, strict=True) if kept],
+        [n for n, kept in zip(here.tracks, predicted, strict=True) if kept],
     )
 
 
@@ -98,22 +154,36 @@ class Total:
 
     def summary(self) -> dict[str, Any]:
         """The numbers over all videos by name."""
-        c: Counter = Counter()
+        maps = [video.track_map for video in self._videos]
+        whole = summary([video.held for video in self._videos])
+        return whole | {"TrackMAP_AP": track_map.ap(maps)}
+
+    def by_category(self) -> dict[Any, dict[str, Any]]:
+        """The same of each category that was in some video, but for TrackMAP."""
+        found = defaultdict(list)
         for video in self._videos:
-            c.update(video.clear)
-            c.update(video.identity)
-        parts = combine_hota([video.hota for video in self._videos])
-        true = max(1, c["CLR_TP"] + c["CLR_FN"])
-        return {name: float(np.mean(parts[name])) for name in MEANS} | {
-            "MOTA": (c["CLR_TP"] - c["CLR_FP"] - c["IDSW"]) / true,
-            "MOTP": float(c["MOTP_sum"] / max(1, c["CLR_TP"])),
-            "IDSW": int(c["IDSW"]),
-            "Frag": int(c["Frag"]),
-            "IDF1": c["IDTP"] / max(1, c["IDTP"] + 0.5 * c["IDFP"] + 0.5 * c["IDFN"]),
-            "IDR": c["IDTP"] / max(1, c["IDTP"] + c["IDFN"]),
-            "IDP": c["IDTP"] / max(1, c["IDTP"] + c["IDFP"]),
-            "TrackMAP_AP": track_map.ap([video.track_map for video in self._videos]),
-        }
+            for category, part in video.by_category.items():
+                found[category].append(part)
+        return {category: summary(parts) for category, parts in found.items()}
+
+
+def summary(videos: Sequence[Held]) -> dict[str, Any]:
+    """Return the numbers over some videos by name."""
+    c: Counter = Counter()
+    for video in videos:
+        c.update(video.clear)
+        c.update(video.identity)
+    parts = combine_hota([video.hota for video in videos])
+    true = max(1, c["CLR_TP"] + c["CLR_FN"])
+    return {name: float(np.mean(parts[name])) for name in MEANS} | {
+        "MOTA": (c["CLR_TP"] - c["CLR_FP"] - c["IDSW"]) / true,
+        "MOTP": float(c["MOTP_sum"] / max(1, c["CLR_TP"])),
+        "IDSW": int(c["IDSW"]),
+        "Frag": int(c["Frag"]),
+        "IDF1": c["IDTP"] / max(1, c["IDTP"] + 0.5 * c["IDFP"] + 0.5 * c["IDFN"]),
+        "IDR": c["IDTP"] / max(1, c["IDTP"] + c["IDFN"]),
+        "IDP": c["IDTP"] / max(1, c["IDTP"] + c["IDFP"]),
+    }
 
 
 def folder_of(path: str | Path, video: dict[str, Any]) -> str:
@@ -140,7 +210,8 @@ def scene(
     # Tracks that no frame shows have no number; the others in the order of their ids.
     objects = {i: track for i, track in true.items() if any(track.texts[:length])}
     number = {i: n for n, i in enumerate(sorted(objects))}
-    tracks = [track for track in predicted if any(track.texts[:length])]
+    shown = [n for n, track in enumerate(predicted) if any(track.texts[:length])]
+    tracks = [predicted[n] for n in shown]
     frames = []
     for t in range(length):
         here = {i: rle for i, track in objects.items() if (rle := track.rle(t))}
@@ -155,7 +226,7 @@ def scene(
             overlap = np.asarray(coco_mask.iou(*rles, [False] * len(seen)))
         numbers = np.array([number[i] for i in here], int), np.array(list(seen), int)
         frames.append(Frame(*numbers, overlap))
-    return Scene(frames, len(objects), len(tracks))
+    return Scene(frames, list(number), shown)
 
 
 def hota(scene: Scene) -> dict[str, np.ndarray]:

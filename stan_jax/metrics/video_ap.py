@@ -16,8 +16,16 @@ from stan_jax.metrics.tracks import PredictedTrack, TrueTrack
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
 RECALLS = np.linspace(0.0, 1.0, 101)
 LIMITS = (1, 10, 100)  # detections per video and category
-# Mean pixels of a track: all, small, medium, large. Both ends belong to the range.
-AREAS = np.array([[0, 1e10], [0, 128**2], [128**2, 256**2], [256**2, 1e10]])
+SIDES = 128, 256  # of squares that part small from medium from large tracks
+
+
+def areas(sides: tuple[int, int] = SIDES) -> Float[np.ndarray, "4 2"]:
+    """Mean pixels of a track: all, small, medium, large. Ends belong to both ranges."""
+    small, large = (side**2 for side in sides)
+    return np.array([[0, 1e10], [0, small], [small, large], [large, 1e10]])
+
+
+AREAS = areas()
 
 
 class Matched(NamedTuple):
@@ -33,10 +41,16 @@ class VideoAp:
     """AP over videos that are added one by one, in any order; `finish` gives it.
 
     Keeps 88 bytes a detection, no masks.
-    class_agnostic: all categories are one.
+    class_agnostic: all categories are one. sides: see `areas`.
     """
 
-    def __init__(self, category_ids: Sequence, class_agnostic: bool = False):
+    def __init__(
+        self,
+        category_ids: Sequence,
+        class_agnostic: bool = False,
+        sides: tuple[int, int] = SIDES,
+    ):
+        self.areas = areas(sides)
         each = [[c] for c in sorted(set(category_ids))]
         self.groups = [sorted(category_ids)] if class_agnostic else each
         self._videos: dict = {}
@@ -48,7 +62,7 @@ class VideoAp:
 
         Raises: ValueError for a video that was already added.
         """
-        self.add_matched(video_id, match(self.groups, truth, predicted))
+        self.add_matched(video_id, match(self.groups, truth, predicted, self.areas))
 
     def add_matched(self, video_id, matched: dict[int, "Matched"]) -> None:
         """Add what `match` made of one video, perhaps in another process."""
@@ -81,6 +95,7 @@ def match(
     groups: Sequence[Sequence],
     truth: Sequence[TrueTrack],
     predicted: Sequence[PredictedTrack],
+    areas: Float[np.ndarray, "4 2"] = AREAS,
 ) -> dict[int, Matched]:
     """Return the share of one video in each group of category ids that is in it."""
     true, seen = defaultdict(list), defaultdict(list)
@@ -89,7 +104,7 @@ def match(
     for d, area in zip(predicted, _mean_areas(predicted), strict=True):
         seen[d.category_id].append((d, area))
     return {
-        k: _match([g for c in group for g in true[c]], rows)
+        k: _match([g for c in group for g in true[c]], rows, areas)
         for k, group in enumerate(groups)
         for rows in [[pair for c in group for pair in seen[c]]]
         if rows or any(true[c] for c in group)
@@ -97,7 +112,9 @@ def match(
 
 
 def _match(
-    truth: list[TrueTrack], predicted: list[tuple[PredictedTrack, float]]
+    truth: list[TrueTrack],
+    predicted: list[tuple[PredictedTrack, float]],
+    areas: Float[np.ndarray, "4 2"],
 ) -> Matched:
     """One video and category: each detection, best first, takes the best free track.
 
@@ -111,14 +128,14 @@ def _match(
     crowd = np.array([g.crowd for g in truth], bool)
     # An official quirk: the match is stored by id, and id 0 reads as "no match".
     named = np.array([g.id != 0 for g in truth], bool)
-    ignore = crowd | (size < AREAS[:, :1]) | (size > AREAS[:, 1:])  # [4 m]
+    ignore = crowd | (size < areas[:, :1]) | (size > areas[:, 1:])  # [4 m]
 
-    right, ignored = np.zeros((2, len(AREAS), len(THRESHOLDS), len(predicted)), bool)
+    right, ignored = np.zeros((2, len(areas), len(THRESHOLDS), len(predicted)), bool)
     if truth and predicted:
         masks = [d.masks for d, _ in predicted], [g.masks for g in truth]
         overlap = iou(*masks, THRESHOLDS[0])
-        taken = np.zeros((len(AREAS), len(THRESHOLDS), len(truth)), bool)
-        a, k = np.ogrid[: len(AREAS), : len(THRESHOLDS)]
+        taken = np.zeros((len(areas), len(THRESHOLDS), len(truth)), bool)
+        a, k = np.ogrid[: len(areas), : len(THRESHOLDS)]
         for n in np.flatnonzero(overlap.max(axis=1) >= THRESHOLDS[0]):
             # Counted tracks before ignored ones, then IoU, then the later track.
             rank = np.empty(len(truth), int)
@@ -131,7 +148,7 @@ def _match(
             right[..., n] = hit & named[m]
             ignored[..., n] = hit & ignore[a, m]
     mean = np.array([area for _, area in predicted])
-    outside = (mean < AREAS[:, :1]) | (mean > AREAS[:, 1:])  # [4 n]
+    outside = (mean < areas[:, :1]) | (mean > areas[:, 1:])  # [4 n]
     ignored |= ~right & outside[:, None]
     return Matched(scores, right, ignored, np.sum(~ignore, axis=1))
 

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from stan_jax.errors import InputError
-from stan_jax.evaluation.score import Scores
+from stan_jax.evaluation.score import Scores, which
 from stan_jax.masks import codec
 from stan_jax.masks.run_lengths import Masks
 from stan_jax.metrics.error_kinds import KINDS, Breakdown, Error, describe
@@ -64,7 +64,8 @@ def page(
         f"<title>{html.escape(title)}</title><style>{STYLE}</style>",
         f"<h1>{html.escape(title)}</h1>",
         "<p class='soft'>YouTube-VIS numbers as the official evaluator gives them; "
-        "tracking metrics with every category taken for one.</p>",
+        "tracking metrics with every category taken for one, "
+        f"{which(scores.options)}.</p>",
         _tiles(scores.official, ("AP", "AP50", "AP75", "AR1", "AR10")),
         _tiles(scores.tracking, TRACKING) if scores.tracking else "",
         *(f"<p>Warning: {html.escape(text)}</p>" for text in scores.warnings),

@@ -70,6 +70,99 @@ def test_class_agnostic_has_no_categories(case, capsys):
     assert "class_07" not in out
 
 
+@pytest.mark.parametrize("case", ["02_switches", "04_empties", "05_classes"])
+def test_tracking_by_category_is_that_of_the_reference(golden, case):
+    folder = golden / "hota" / case
+    want = json.loads((folder / "expected.json").read_text())["per_class"]
+    got = score.score_files(folder / "instances.json", folder / "results.json")
+    named = {row.name: row for row in got.categories}
+    assert sum(row.hota is not None for row in named.values()) > 0
+    for name, expected in want.items():
+        row = named[name]
+        if row.hota is None:  # on neither side
+            assert row.tracks == row.found == 0
+            continue
+        assert row.hota == expected["HOTA_mean_over_alpha"]["HOTA"]
+        assert row.mota == expected["CLEAR"]["MOTA"]
+        assert row.idf1 == expected["Identity"]["IDF1"]
+
+
+def test_scores_of_some_categories_are_those_of_a_file_of_them_alone(case, tmp_path):
+    whole = score.score_files(*case)
+    some = [row for row in whole.categories if row.tracks][:2]
+    options = score.Options(categories=[some[0].name, str(some[1].id)])
+    got = score.score_files(*case, options=options)
+    assert got.categories == some
+    assert got.official["AP"] == np.mean([row.ap for row in some])
+    ids = {row.id for row in some}
+
+    def alone(truth, found):
+        for rows in (truth["annotations"], found):
+            rows[:] = [row for row in rows if row["category_id"] in ids]
+        truth["categories"] = [c for c in truth["categories"] if c["id"] in ids]
+
+    want = score.score_files(*_spoilt(case, tmp_path, alone))
+    assert got._replace(options=want.options) == want
+    with pytest.raises(InputError, match="categories: has no 'yak', has class_"):
+        score.score_files(*case, options=score.Options(categories=["yak"]))
+
+
+def test_scores_of_some_videos_are_those_of_a_file_of_them_alone(
+    case, tmp_path, capsys
+):
+    videos = json.loads(case[0].read_text())["videos"]
+    ids = {video["id"] for video in videos[1:]}
+
+    def alone(truth, found):
+        truth["videos"] = [v for v in truth["videos"] if v["id"] in ids]
+        for rows in (truth["annotations"], found):
+            rows[:] = [row for row in rows if row["video_id"] in ids]
+
+    want = score.score_files(*_spoilt(case, tmp_path, alone))
+    text = tmp_path / "some.txt"
+    text.write_text("\n".join(str(i) for i in sorted(ids)))
+    got = score.score_files(*case, options=score.Options(videos=ids))
+    assert got._replace(options=want.options) == want
+    main.main(["score", *map(str, case), "--videos", str(text)])
+    out = capsys.readouterr().out
+    assert out.startswith(f"of {len(ids)} videos alone:")
+    assert f"HOTA {want.tracking['HOTA']:.3f}" in out
+
+
+def test_tracking_metrics_may_leave_out_low_scores(case, tmp_path, capsys):
+    scores = sorted(row["score"] for row in json.loads(case[1].read_text()))
+    least = scores[len(scores) // 2]
+    got = score.score_files(*case, options=score.Options(min_score=least))
+    whole = score.score_files(*case)
+    assert got.official == whole.official
+
+    def best(truth, found):
+        found[:] = [row for row in found if row["score"] >= least]
+
+    want = score.score_files(*_spoilt(case, tmp_path, best))
+    assert got.tracking == want.tracking != whole.tracking
+    held = [(row.hota, row.mota, row.idf1) for row in got.categories]
+    assert held == [(row.hota, row.mota, row.idf1) for row in want.categories]
+    main.main(["score", *map(str, case), f"--min-score={least}"])
+    assert f"tracks with a score of {least:g} or more:" in capsys.readouterr().out
+
+
+def test_limits_of_areas_are_named_and_can_be_set(golden, capsys):
+    folder = golden / "ytvis_eval/02_area_ranges"
+    files = [str(folder / "instances.json"), str(folder / "results.json.gz")]
+    main.main(["score", *files])
+    one = capsys.readouterr().out
+    assert "small to 128 x 128, large from 256 x 256" in one
+    main.main(["score", *files, "--areas=32,96"])
+    two = capsys.readouterr().out
+    assert "small to 32 x 32, large from 96 x 96" in two
+    assert one.splitlines()[0] == two.splitlines()[0]  # AP of all
+    assert one.splitlines()[3:6] != two.splitlines()[3:6]
+    for wrong in ("96", "96,32", "0,9", "a,b", "1,2,3"):
+        with pytest.raises(SystemExit, match="must be two rising sides"):
+            main.main(["score", *files, f"--areas={wrong}"])
+
+
 # ------------------------------------------------------- tracking metrics: bad input
 
 

@@ -145,7 +145,7 @@ def loop_curve(videos, category, threshold, low, high, limit):
 
 @pytest.mark.parametrize("seed", range(10))
 def test_curves_equal_the_rules_written_as_loops(monkeypatch, seed):
-    monkeypatch.setattr(video_ap, "AREAS", RANGES)
+    monkeypatch.setattr(video_ap, "areas", lambda sides: RANGES)
     monkeypatch.setattr(video_ap, "LIMITS", (1, 2, 4))
     videos = random_videos(np.random.default_rng(seed))
     got = measure(videos)
