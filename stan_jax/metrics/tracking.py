@@ -109,15 +109,48 @@ def count(
             [tracks[i].category_id for i in shown]
             for tracks, shown in ((objects, here.objects), (predicted, here.tracks))
         ]
-        for category in sorted({*kinds[0], *kinds[1]}, key=str):
-            sides = (np.array([k == category for k in side], bool) for side in kinds)
-            parts[category] = held(part(here, *sides))
+        shown = [_masks_of(here, side, kinds[side]) for side in (0, 1)]
+        for category in {**shown[0], **shown[1]}:
+            if category in shown[0] and category in shown[1]:
+                sides = [np.array([k == category for k in of], bool) for of in kinds]
+                parts[category] = held(part(here, *sides))
+            else:
+                parts[category] = one_sided(*(side[category] for side in shown))
     return Counts(held(here), track_map.match(objects, predicted), parts)
+
+
+def _masks_of(here: Scene, side: int, kinds: Sequence) -> Counter:
+    """Return how many masks each category has, of the objects or of the tracks."""
+    numbers = [n for frame in here.frames for n in frame[side].tolist()]
+    return Counter(kinds[n] for n in numbers)
 
 
 def held(here: Scene) -> Held:
     """Return all counts of a scene."""
+    if not here.masks_true or not here.masks_predicted:
+        return one_sided(here.masks_true, here.masks_predicted)
     return Held(hota(here), clear(here), identity(here))
+
+
+def one_sided(masks_true: int, masks_predicted: int) -> Held:
+    """Return the counts of a scene in which nothing can be matched."""
+    zero = np.zeros(len(ALPHAS))
+    counts = {name: zero.copy() for name in ("TP", "FN", "FP", *MEANS)}
+    counts["FN"] += masks_true
+    counts["FP"] += masks_predicted
+    counts["LocA"] += 1.0
+    return Held(
+        counts,
+        dict(
+            CLR_TP=0,
+            CLR_FN=masks_true,
+            CLR_FP=masks_predicted,
+            IDSW=0,
+            Frag=0,
+            MOTP_sum=0.0,
+        ),
+        dict(IDTP=0, IDFN=masks_true, IDFP=masks_predicted),
+    )
 
 
 def part(
@@ -233,10 +266,7 @@ def hota(scene: Scene) -> dict[str, np.ndarray]:
     """Counts and association of one video, each over ALPHAS."""
     result = {k: np.zeros(len(ALPHAS)) for k in ("TP", "FN", "FP", *MEANS)}
     if not scene.masks_true or not scene.masks_predicted:
-        result["FN"] += scene.masks_true
-        result["FP"] += scene.masks_predicted
-        result["LocA"] += 1.0
-        return result
+        return one_sided(scene.masks_true, scene.masks_predicted).hota
     # First pass: how well two tracks fit over the whole video.
     alignment = np.zeros((scene.num_true, scene.num_predicted))
     seen_true, seen_predicted = (
@@ -258,15 +288,15 @@ def hota(scene: Scene) -> dict[str, np.ndarray]:
             -(alignment[true[:, None], predicted[None]] * overlap)
         )
         matched = overlap[rows, columns]
-        for a, alpha in enumerate(ALPHAS):
-            right = matched >= alpha - SLACK
-            number = int(right.sum())
-            result["TP"][a] += number
-            result["FN"][a] += len(true) - number
-            result["FP"][a] += len(predicted) - number
+        right = matched >= ALPHAS[:, None] - SLACK  # [19 n]
+        number = right.sum(1)
+        result["TP"] += number
+        result["FN"] += len(true) - number
+        result["FP"] += len(predicted) - number
+        if len(matched):
             # In their order, one by one: NumPy's sum rounds otherwise.
-            result["LocA"][a] += sum(matched[right])
-            together[a][true[rows[right]], predicted[columns[right]]] += 1
+            result["LocA"] += np.cumsum(np.where(right, matched, 0.0), axis=1)[:, -1]
+        together[:, true[rows], predicted[columns]] += right
     for a, count in enumerate(together):
         for name, size in (
             ("AssA", seen_true + seen_predicted - count),
@@ -307,7 +337,7 @@ def clear(scene: Scene) -> dict[str, Any]:
         CLR_TP=0, CLR_FN=0, CLR_FP=0, IDSW=0, Frag=0, MOTP_sum=0.0
     )
     if not scene.masks_true or not scene.masks_predicted:
-        return counts | dict(CLR_FN=scene.masks_true, CLR_FP=scene.masks_predicted)
+        return one_sided(scene.masks_true, scene.masks_predicted).clear
     last, before = (np.full(scene.num_true, -1) for _ in range(2))  # -1: no track yet
     begun = np.zeros(scene.num_true, int)
     for true, predicted, overlap in scene.frames:
@@ -339,7 +369,7 @@ def clear(scene: Scene) -> dict[str, Any]:
 def identity(scene: Scene) -> dict[str, int]:
     """Frames of one video that the best pairing of whole tracks gets right or wrong."""
     if not scene.masks_true or not scene.masks_predicted:
-        return dict(IDTP=0, IDFN=scene.masks_true, IDFP=scene.masks_predicted)
+        return one_sided(scene.masks_true, scene.masks_predicted).identity
     n, m = scene.num_true, scene.num_predicted
     both, seen_true, seen_predicted = np.zeros((n, m)), np.zeros(n), np.zeros(m)
     for true, predicted, overlap in scene.frames:
