@@ -17,7 +17,7 @@ from stan_jax.annotations import rules, youtube_vis
 from stan_jax.annotations.formats import coco
 from stan_jax.annotations.rules import LISTS
 from stan_jax.errors import InputError, grouped, kind_of
-from stan_jax.masks import codec
+from stan_jax.masks import codec, segmentations
 from stan_jax.media.pictures import natural
 
 SHOWN = 3  # findings of one text that are printed; the json has all
@@ -301,20 +301,32 @@ class _Checker:
         given = _per_frame(row, "segmentations", size)
         if given is None or size is None or not all(size[:2]):
             return None  # the reason was said where it stands
+        # At once, and one by one only if something is odd about one.
+        quick = segmentations.compress_texts(given, *size[:2])
+        if quick is not None and not quick[1].any():
+            found = quick[0]
+        elif (found := self._one_by_one(where, given, size)) is None:
+            return None
+        for t, entry in enumerate(given):
+            if entry and found[t] is None:
+                rule, advice = (
+                    "the mask has no pixel",
+                    "write null where nothing is seen",
+                )
+                self.warn(f"{where}, frame {t}", rule, advice)
+        return found
+
+    def _one_by_one(self, where: str, given: list, size: rules.Size) -> list | None:
         found = []
         for t, entry in enumerate(given):
             record = f"{where}, frame {t}"
             try:
-                mask = rules.mask(entry, size, file=self.path, where=record)
+                found.append(rules.mask(entry, size, file=self.path, where=record))
             except InputError as error:
                 self.error(record, error.rule, error.cure)
                 return None
-            if entry and mask is None:
-                rule = "the mask has no pixel"
-                self.warn(record, rule, "write null where nothing is seen")
             if entry:
                 self.ask("mask", entry, record)
-            found.append(mask)
         return found
 
     def _boxes(

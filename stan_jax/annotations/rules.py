@@ -6,7 +6,7 @@ it asks for `Rule.lenient` alone. What is of level "warning" only `check` says.
 """
 
 import math
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from numbers import Real
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, NamedTuple, TypeGuard
@@ -130,6 +130,21 @@ def mask(entry: object, size: Size, *, file: str | Path, where: str) -> RLE | No
         return segmentations.compress(entry, size.height, size.width)
     except ValueError as error:
         raise InputError(file, where, f"mask: {error}", REDRAW) from None
+
+
+def masks(
+    entries: Sequence, size: Size, *, file: str | Path, where: str
+) -> list[RLE | None]:
+    """Return the masks of a track, one a frame.
+
+    Raises: InputError as `mask`, for the first one that is none.
+    """
+    if found := segmentations.compress_texts(entries, size.height, size.width):
+        return found[0]
+    return [
+        mask(entry, size, file=file, where=f"{where}, frame {t}")
+        for t, entry in enumerate(entries)
+    ]
 
 
 REDRAW = "draw or export the mask again"

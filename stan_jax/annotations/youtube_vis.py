@@ -356,10 +356,7 @@ def _with_tracks(
         for record, key in (("area", "areas"), ("box", "bboxes")):
             rules.require_each(record, row.get(key) or (), file=path, where=where)
         size = sizes[row["video_id"]]
-        masks = tuple(
-            rules.mask(entry, size, file=path, where=f"{where}, frame {t}")
-            for t, entry in enumerate(row["segmentations"])
-        )
+        masks = tuple(rules.masks(row["segmentations"], size, file=path, where=where))
         tracks[row["video_id"]].append(
             Track(
                 id=row["id"],

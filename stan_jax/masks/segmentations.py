@@ -1,7 +1,9 @@
 """Every way a json may write a mask, checked and brought into one: compressed RLE."""
 
+from collections.abc import Sequence
+
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Bool, Int64
 
 from stan_jax.masks import codec
 from stan_jax.masks.codec import RLE
@@ -40,6 +42,52 @@ def compress(segmentation: object, height: int, width: int) -> RLE | None:
     if isinstance(given, str):
         return codec.pack(size, given)
     return codec.encode_runs(runs.tolist(), size)
+
+
+def compress_texts(
+    entries: Sequence, height: int, width: int
+) -> tuple[list[RLE | None], Bool[np.ndarray, " n"]] | None:
+    """Bring masks that are texts already through `compress`, all at once.
+
+    Returns: the masks, and which have `odd_runs`; or None where some entry is neither
+    null nor a sound text: then `compress` says which, and why.
+    """
+    size, at = [height, width], [t for t, entry in enumerate(entries) if entry]
+    texts = []
+    for t in at:
+        entry = entries[t]
+        if not isinstance(entry, dict) or entry.get("size") != size:
+            return None
+        counts = entry.get("counts")
+        if not isinstance(counts, str) or not counts or not counts.isascii():
+            return None
+        texts.append(counts)
+    masks: list[RLE | None] = [None] * len(entries)
+    odd = np.zeros(len(entries), bool)
+    if any(entry is not None and entry != [] for entry in entries if not entry):
+        return None
+    if not texts:
+        return masks, odd
+    ends = np.cumsum([len(text) for text in texts])
+    try:
+        runs, first, stop = codec.decode_many(
+            "".join(texts).encode(), ends, lambda _, rule: ValueError(rule), np.int64
+        )
+    except ValueError:
+        return None
+    cells = height * width
+    if (
+        runs.min() < 0
+        or runs.max() > cells
+        or (np.add.reduceat(runs, first) != cells).any()
+    ):
+        return None
+    place = np.arange(len(runs)) - np.repeat(first, stop - first)
+    shown = np.logical_or.reduceat((place % 2 == 1) & (runs > 0), first)
+    odd[at] = np.logical_or.reduceat((place > 0) & (runs == 0), first)
+    for t, text, seen in zip(at, texts, shown, strict=True):
+        masks[t] = codec.pack(size, text) if seen else None
+    return masks, odd
 
 
 def pack_counts(entry: dict) -> dict:
