@@ -417,7 +417,7 @@ class _Checker:
             finding = "error", str(frames), "", "folder of the frames must exist"
             self.findings.append(Finding(*finding, "name the folder that holds them"))
             return
-        turned = defaultdict(list)
+        turned, ids = defaultdict(list), []
         for number, names in self.names.items():
             size = self.sizes[number][:2]
             video = youtube_vis.Video(number, tuple(names), *size, ())
@@ -436,6 +436,8 @@ class _Checker:
                         tag = youtube_vis.orientation(dataset, video, t)
                         if tag > 1 and upright:
                             turned[tag].append(name)
+                        if youtube_vis.holds_ids(dataset, video, t):
+                            ids.append(name)
                 except InputError as e:
                     advice = e.cure or "copy the frame again, or correct the file"
                     self.findings.append(
@@ -444,6 +446,9 @@ class _Checker:
         for tag, names in turned.items():
             rule = f"EXIF orientation {tag} turns {len(names)} of them, e.g. {names[0]}"
             self.warn(str(frames), rule, "say --as-stored if the masks lie beside")
+        if ids:
+            rule = f"{len(ids):,} frames are id masks, no pictures, e.g. {ids[0]}"
+            self.error(str(frames), rule, "name the folder of the pictures")
 
     def summary(self) -> dict[str, Any]:
         frames = sorted(map(len, self.names.values()))

@@ -257,6 +257,15 @@ def orientation(dataset: Dataset, video: Video, t: int) -> int:
         return pictures.orientation(image)
 
 
+def holds_ids(dataset: Dataset, video: Video, t: int) -> bool:
+    """Return whether frame t seems to be an id mask, see `pictures.holds_ids`.
+
+    Raises: InputError as `read_frame`, for what the head of the file tells.
+    """
+    with _open(dataset, video, t) as image:
+        return pictures.holds_ids(image)
+
+
 def _broken(
     dataset: Dataset, video: Video, t: int, rule: str, cure: str = ""
 ) -> InputError:

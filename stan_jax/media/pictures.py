@@ -61,6 +61,17 @@ def read(path: Path) -> UInt8[np.ndarray, "h w 3"]:
         raise Unreadable(f"{path} is no whole image: {text:.80}") from error
 
 
+def holds_ids(image: Image.Image) -> bool:
+    """Return whether an open image seems to hold numbers of objects, not a picture.
+
+    It has one channel and in it no more than 32 values, 0 among them.
+    """
+    if image.mode not in ("P", "L", "1") and not image.mode.startswith("I"):
+        return False
+    values = np.unique(np.asarray(image))
+    return 1 < len(values) <= 32 and not values[0]
+
+
 def rgb(image: Image.Image, *, upright: bool = True) -> UInt8[np.ndarray, "h w 3"]:
     """Return the pixels of an open image as RGB of 8 bits.
 

@@ -265,3 +265,26 @@ def test_frames_that_exif_turns_are_one_warning_of_each_kind(make_folder):
     how = dict(open_images=True, upright=False)
     findings = check.check(folder.path, folder.frames, **how).findings
     assert findings == [f for f in report.findings if f is not found]
+
+
+@pytest.mark.parametrize("mode", ["P", "L", "I;16"])
+def test_frames_that_are_id_masks_are_an_error(tmp_path, mode):
+    root, frames = content(), tmp_path / "frames"
+    ids = np.zeros(HW, np.uint16 if mode == "I;16" else np.uint8)
+    ids[2:9, :5] = 2001 if mode == "I;16" else 1
+    rng = np.random.default_rng(0)
+    for video in root["videos"]:
+        for name in video["file_names"]:
+            (frames / name).parent.mkdir(parents=True, exist_ok=True)
+            image = Image.fromarray(ids)
+            if mode == "P":
+                image.putpalette([0, 0, 0, 128, 0, 0])
+            if video["id"] == 1:  # a picture, of one channel as well
+                grey = rng.integers(0, 256, HW, np.uint8)
+                image = Image.fromarray(grey).convert("P" if mode == "P" else "L")
+            image.save(frames / name)
+    found = findings(tmp_path, root, frames=frames, open_images=True).findings
+    assert [(f.level, f.rule) for f in found] == [
+        (E, "3 frames are id masks, no pictures, e.g. v2/0.png")
+    ]
+    assert found[0].record == str(frames)
