@@ -30,7 +30,8 @@ def read(source: str | Path, *, suffix: str = ".PNG") -> Collected:
     """Read the annotations.xml of a task or a project, or a folder of such files.
 
     Where `images` lies beside a file its frames are those with the frame's number in
-    their names; else they are called <file>/frame_<number, six digits>, as CVAT does.
+    their names, below the folder of the file or the one that was given; else they are
+    called <file>/frame_<number, six digits>, as CVAT does.
     A mask is kept to frames that are listed, as CVAT lists all of them on export.
 
     Args:
@@ -53,7 +54,8 @@ def read(source: str | Path, *, suffix: str = ".PNG") -> Collected:
         shapes.append((file, root))
     numbers, found.categories = by_name(labels)
     for file, root in shapes:
-        _read_file(found, file, root, numbers, suffix)
+        base = source if source.is_dir() else file.parent
+        _read_file(found, file, base, root, numbers, suffix)
     return found
 
 
@@ -77,6 +79,7 @@ def _root(file: Path) -> ElementTree.Element:
 def _read_file(
     found: Collected,
     file: Path,
+    base: Path,
     root: ElementTree.Element,
     numbers: dict[str, int],
     suffix: str,
@@ -94,7 +97,7 @@ def _read_file(
         if tasks:
             name = f"{name}/{task.findtext('id')}"
         times, size = _frames(file, task)
-        names = _names(file, name, times, suffix)
+        names = _names(file, base, name, times, suffix)
         place = {time: t for t, time in enumerate(times)}
         number = found.video(names, size)
         videos[task.findtext("id") if tasks else None] = number, size, place
@@ -152,14 +155,16 @@ def _frames(file: Path, task: ElementTree.Element) -> tuple[list[int], tuple]:
     return times, (height, width)
 
 
-def _names(file: Path, name: str, times: list[int], suffix: str) -> list[str]:
-    """Names of the frames: those of `images`, where it is there."""
+def _names(
+    file: Path, base: Path, name: str, times: list[int], suffix: str
+) -> list[str]:
+    """Names of the frames, below `base`: those of `images`, where it is there."""
     images = file.parent / "images"
     there = {}
     for path in images.rglob("*") if images.is_dir() else ():
         digits = re.findall(r"\d+", path.stem)
         if digits and is_image(path):
-            there[int(digits[-1])] = path.relative_to(file.parent).as_posix()
+            there[int(digits[-1])] = path.relative_to(base).as_posix()
     if not there:
         return [f"{name}/frame_{time:06}{suffix}" for time in times]
     for time in times:
