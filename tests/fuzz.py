@@ -2,8 +2,9 @@
 
     python tests/fuzz.py --examples=10000
 
-Each example breaks a sound pair of annotations and results in a few random places.
-Every command must end by itself, with one line about what is wrong, and within seconds.
+Each example breaks a sound pair of annotations and results in a few random places, or
+one file of a tool's export. Every command must end by itself, with one line about what
+is wrong, and within seconds.
 """
 
 import argparse
@@ -19,9 +20,12 @@ from pathlib import Path
 from unittest import mock
 
 import hypothesis
+import tool_exports
 from hypothesis import strategies as st
 
 from stan_jax import json_stream
+from stan_jax.annotations import check
+from stan_jax.annotations.formats import table
 from stan_jax.commands import main
 
 LIMIT = 20  # seconds that one command may take
@@ -144,7 +148,16 @@ def commands(folder: Path) -> dict[str, list]:
         ],
         "split": ["split", instances, folder / "split"],
         "cocovid": ["convert", "cocovid", instances, folder / "converted.json"],
-        "pngs": ["convert", "pngs", instances, folder / "pngs"],
+        "auto": ["convert", "auto", instances, folder / "converted.json"],
+        "merge": ["merge", instances, folder / "merged.json"],
+        **{
+            target: ["convert", target, instances, folder / "back" / target]
+            for target in table.TARGETS
+        },
+        "results back": [
+            *("convert", "to-cvat", instances, folder / "back" / "results"),
+            f"--results={results}",
+        ],
     }
 
 
@@ -163,11 +176,126 @@ def judge(root, folder: Path, damage=None) -> None:
             rest = "" if damage[2] == "cut" else damage[2] + text[place:]
             text = text[:place] + rest
         (folder / f"{name}.json").write_text(text, encoding="latin-1")
-    shutil.rmtree(folder / "pngs", ignore_errors=True)
+    shutil.rmtree(folder / "back", ignore_errors=True)
+    (folder / "back").mkdir()
     for name, line in commands(folder).items():
         start = time.monotonic()
         run_command(line)
         assert time.monotonic() - start < LIMIT, name
+
+
+# How a file of a tool is damaged: where, and by what; json also entry by entry.
+PIECES = [
+    b"",
+    b"0",
+    b"-1",
+    b"9" * 12,
+    b"\0",
+    b"\xff\xfe",
+    b"<",
+    b"&x;",
+    b"]",
+    b" ",
+    b"1.5",
+]
+SPLICE = st.tuples(st.floats(0, 1), st.integers(0, 40), st.sampled_from(PIECES))
+ENTRY = st.tuples(st.floats(0, 1), st.sampled_from(["set", "drop", "double"]), ODD)
+
+
+def damaged(data: bytes, splices, entries) -> bytes:
+    """The bytes of a file after some edits."""
+    if entries:
+        root = [json.loads(data)]
+        for place, how, value in entries:
+            paths = [path for path in places(root) if path]
+            *path, last = paths[int(place * (len(paths) - 1))]
+            inner = root
+            for key in path:
+                inner = inner[key]
+            if how == "drop" and path:
+                del inner[last]
+            elif how == "double" and isinstance(inner, list):
+                inner.append(copy.deepcopy(inner[last]))
+            else:
+                inner[last] = copy.deepcopy(value)
+        data = json.dumps(root[0]).encode()
+    for place, length, piece in splices:
+        at = int(place * len(data))
+        data = data[:at] + piece + data[at + length :]
+    return data
+
+
+def exports(folder: Path) -> dict[str, list[Path]]:
+    """Write an export of every tool; the files of each that hold what it says."""
+    found = {}
+    for name, make in tool_exports.SOURCES.items():
+        place = folder / f"{len(found)}"
+        place.mkdir()
+        with contextlib.chdir(place):
+            make()
+        pictures = "JPEGImages", "images", "xml"
+        found[name] = [
+            path
+            for path in sorted(place.rglob("*"))
+            if path.is_file()
+            and path.suffix != ".jpg"
+            and not set(pictures) & set(path.relative_to(place).parts)
+        ]
+    return found
+
+
+def judge_source(name: str, place: Path, out: Path) -> bool:
+    """Raise what no command may raise, and for a file that check refuses.
+
+    Returns: whether the source was read.
+    """
+    kind, source = name.split()
+    line = [kind, place / source, out]
+    line += [f"--palette={place / 'colours.txt'}"] * (kind == "colours")
+    clips = [f"--images={place / 'train'}", f"--frames={out.parent / 'clips'}"]
+    line += [*clips, "--length=2"] * (kind == "coco")
+    read = []
+    for words in (line, ["auto", *line[1:3]]):
+        out.unlink(missing_ok=True)
+        start = time.monotonic()
+        run_command(["convert", *words])
+        assert time.monotonic() - start < LIMIT, name
+        read.append(out.exists())
+        assert not read[-1] or not check.check(out).errors, name
+    return read[0]
+
+
+def run_sources(examples: int, *, database=None) -> None:
+    """So many damaged exports of tools, the same ones each time."""
+    with tempfile.TemporaryDirectory() as root:
+        every = exports(Path(root))
+
+        @hypothesis.settings(
+            max_examples=examples,
+            deadline=None,
+            derandomize=True,
+            database=database,
+            suppress_health_check=list(hypothesis.HealthCheck),
+        )
+        @hypothesis.given(
+            st.sampled_from(
+                [(n, file) for n, files in every.items() for file in files]
+            ),
+            st.lists(SPLICE, max_size=3),
+            st.lists(ENTRY, max_size=3),
+        )
+        def every_source_says_what_is_wrong(which, splices, entries):
+            name, file = which
+            sound = file.read_bytes()
+            place = Path(root) / file.relative_to(root).parts[0]
+            try:
+                entries = entries if file.suffix == ".json" else []
+                file.write_bytes(damaged(sound, splices, entries))
+                judge_source(name, place, Path(root) / "o.json")
+            finally:
+                file.write_bytes(sound)
+
+        every_source_says_what_is_wrong()
 
 
 def run(examples: int, *, database=None) -> None:
@@ -196,5 +324,6 @@ if __name__ == "__main__":
     arguments = parser.parse_args()
     begun = time.monotonic()
     run(arguments.examples)
+    run_sources(arguments.examples)
     print(f"{arguments.examples} examples, {time.monotonic() - begun:.0f} s: all named")
     sys.exit(0)

@@ -397,9 +397,14 @@ def records(path: Path, root: dict, key: str) -> Iterator[dict]:
 
 
 def list_of(path: Path, root: dict, key: str) -> list[dict]:
-    """Return a list of objects of a file. Raises: InputError where it is none."""
+    """Return a list of objects of a file; annotations may be null or absent.
+
+    Raises: InputError where it is none.
+    """
     rows = root.get(key, rules.ABSENT)
     rules.require("list", (key, rows), file=path, where="")
+    if rows is None or rows is rules.ABSENT:
+        return []
     for i, row in enumerate(rows):
         rules.require("entry", row, file=path, where=rules.place(key, i, row))
     return rows

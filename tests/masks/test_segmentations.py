@@ -23,7 +23,9 @@ ENTRIES = st.lists(st.none() | st.just([]) | MASKS | ODD, max_size=6)
 
 @hypothesis.given(ENTRIES)
 def test_texts_at_once_are_those_one_by_one(entries):
-    masks, odd = segmentations.compress_texts(entries, *HW)
+    found = segmentations.compress_texts(entries, *HW)
+    assert found is not None
+    masks, odd = found
     assert masks == [segmentations.compress(entry, *HW) for entry in entries]
     assert odd.tolist() == [bool(e) and segmentations.odd_runs(e) for e in entries]
 
