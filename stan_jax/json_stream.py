@@ -30,7 +30,9 @@ def rows(path: str | Path) -> Iterator[dict]:
     with _Text(path) as text:
         if (first := text.peek()) != "[":
             found = f"begins with {first!r}" if first else "is empty"
-            raise InputError(path, "", f"must hold a list, {found}")
+            cure = "are these annotations, and the two files swapped?"
+            cure = cure if first == "{" else ""
+            raise InputError(path, "", f"must hold a list, {found}", cure)
         text.name = "results"
         for row in text.elements("[", "]"):
             if not isinstance(row, dict):
@@ -50,7 +52,8 @@ def members(path: str | Path) -> Iterator[tuple[str, int | None, Any]]:
         if (first := text.peek()) != "{":
             with text.naming():
                 value = text.value() if first else ""
-            raise InputError(path, "", f"must hold an object, not {value!r:.40}")
+            rule = f"must hold an object, not {value!r:.40}"
+            raise InputError(path, "", rule, instead(value))
         for key in text.elements("{", "}"):
             text.expect(":")
             text.name, text.number = key, 0
@@ -64,6 +67,17 @@ def members(path: str | Path) -> Iterator[tuple[str, int | None, Any]]:
                 yield key, None, value
             text.name = ""
         text.end("must end where its object ends")
+
+
+def instead(value: object) -> str:
+    """Return what to do where a file should be annotations and holds something else."""
+    first = value[0] if isinstance(value, list) and value else None
+    keys = set(first) if isinstance(first, dict) else set()
+    if "segmentations" in keys:
+        return "these are results: are the two files swapped?"
+    if "image_id" in keys:
+        return "these are results of COCO, of images: tracks are needed"
+    return "`stan convert auto` names the formats of tools" if keys else ""
 
 
 class _Text:
@@ -201,7 +215,9 @@ class _Text:
             raise InputError(self.path, "", rule) from error
         except (OSError, EOFError, zlib.error, zipfile.BadZipFile) as error:
             reason = getattr(error, "strerror", None) or error
-            raise InputError(self.path, "", f"cannot be read: {reason}") from error
+            cure = "name the json in it" * isinstance(error, IsADirectoryError)
+            rule = f"cannot be read: {reason}"
+            raise InputError(self.path, "", rule, cure) from error
         if piece:
             self._text, self._place = self._text[self._place :] + piece, 0
         return bool(piece)

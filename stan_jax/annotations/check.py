@@ -67,7 +67,7 @@ def check(
         checker.read()
     except InputError as error:  # the json itself: nothing behind it can be read
         found = checker.findings
-        cure = error.cure or _REWRITE
+        cure = error.cure or WHOLE
         found.append(Finding("error", error.file, error.record, error.rule, cure))
         return Report(found, checker.summary())
     if checker.by_image == {"video"} or (
@@ -82,7 +82,13 @@ def check(
             checker.format = "COCO" if stills else "CocoVID"
             checker.read()
         except InputError as error:
-            finding = "error", str(annotations), error.record, error.rule, _REWRITE
+            finding = (
+                "error",
+                str(annotations),
+                error.record,
+                error.rule,
+                error.cure or WHOLE,
+            )
             return Report([Finding(*finding)], checker.summary())
         for (unit, reason), (number, example) in found.balance.left.items():
             rule = f"{number:,} {unit} {reason}, e.g. {example}"
@@ -118,7 +124,7 @@ def require(annotations: str | Path, content: dict | None = None) -> None:
         raise InputError(annotations, "", rule)
 
 
-_REWRITE = "write the file again"
+WHOLE = "is it the right file, and whole?"
 
 
 class _Checker:
@@ -166,8 +172,8 @@ class _Checker:
         """The lists in the order that checking needs, whatever that of the file is."""
         late = False
         for key, i, value in self._members():
-            if i is None and key == "videos" and youtube_vis.is_meta(value):
-                raise InputError(self.path, "", *youtube_vis.META)
+            if i is None and key == "videos" and rules.is_meta(value):
+                raise InputError(self.path, "", *rules.META)
             if i is None and key in LISTS:
                 if not self.ask("list", (key, value), ""):
                     self.lists.add(key)
@@ -198,8 +204,8 @@ class _Checker:
             yield from json_stream.members(self.path)
             return
         for key, value in self._content.items():
-            if value is None:
-                yield key, None, None
+            if not isinstance(value, list):
+                yield key, None, value
                 continue
             yield key, json_stream.START, None
             yield from ((key, i, row) for i, row in enumerate(value))

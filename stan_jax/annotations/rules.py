@@ -196,6 +196,24 @@ def _stands(pair: tuple[str, Any], known: Known) -> str | None:
     return f"must have '{key}'" if value is ABSENT and key != "annotations" else None
 
 
+def is_meta(videos: object) -> bool:
+    """Return whether videos are those of a meta.json: by name, each an object."""
+    return isinstance(videos, dict) and any(
+        isinstance(video, dict) for video in videos.values()
+    )
+
+
+# What is wrong with a file that people take for the annotations, and what to do.
+META = (
+    "is the meta.json of YouTube-VOS, not annotations of YouTube-VIS",
+    "name the instances.json",
+)
+
+
+def _no_meta(pair: tuple[str, Any], known: Known) -> str | None:
+    return META[0] if pair[0] == "videos" and is_meta(pair[1]) else None
+
+
 def _list(pair: tuple[str, Any], known: Known) -> str | None:
     key, value = pair
     # OVIS has null for the annotations of val: as if there were none.
@@ -328,6 +346,12 @@ def _crowd_told(row: dict, known: Known) -> str | None:
     return "iscrowd is absent, which the official evaluator needs"
 
 
+def _of_video(row: dict, known: Known) -> str | None:
+    if "video_id" in row or "image_id" not in row:
+        return None
+    return "is a result of COCO, of one image, not of a track"
+
+
 def _masks(row: dict, known: Known) -> str | None:
     if row.get("segmentations") is None:
         return "must have 'segmentations'"
@@ -450,6 +474,7 @@ def _any_id(key: str) -> Test:
 
 RULES: tuple[Rule, ...] = (
     Rule("list", E, _stands, "add the list", _stands),
+    Rule("list", E, _no_meta, META[1], _no_meta),
     Rule("list", E, _list, "write a list of objects", _list),
     Rule("videos", E, _lists_videos, "add the videos"),
     Rule("entry", E, _object, "remove it or write an object", _object),
@@ -492,6 +517,7 @@ RULES: tuple[Rule, ...] = (
     Rule("mask", W, _loose_ends, "remove them: they are passed over"),
     Rule("mask", W, _runs, "encode it again: evaluators disagree on it"),
     # Results.
+    Rule("result", E, _of_video, "give one result a track", _of_video),
     *_ids("result", "video_id", _any_id("video_id")),
     Rule("result", E, _listed("video_id", "videos"), OTHER_SET, _video_there),
     *_ids("result", "category_id", _any_id("category_id")),

@@ -291,9 +291,10 @@ def read_plain(
     """
     root = read_any(path, hook)
     if not isinstance(root, dict):
-        raise InputError(path, "", f"must hold an object, holds a {_kind(root)}")
-    if not meta and is_meta(root.get("videos")):
-        raise InputError(path, "", *META)
+        rule = f"must hold an object, holds a {_kind(root)}"
+        raise InputError(path, "", rule, json_stream.instead(root))
+    if not meta and rules.is_meta(root.get("videos")):
+        raise InputError(path, "", *rules.META)
     return root
 
 
@@ -310,20 +311,6 @@ def read_any(path: Path, hook: Callable[[dict], Any] | None = None) -> Any:
         raise InputError(path, "", "must be a readable json file, is absent") from None
     except (*_BROKEN, ValueError, RecursionError) as error:
         raise InputError(path, "", f"must be a readable json file: {error}") from None
-
-
-def is_meta(videos: object) -> bool:
-    """Return whether videos are those of a meta.json: by name, each an object."""
-    return isinstance(videos, dict) and any(
-        isinstance(video, dict) for video in videos.values()
-    )
-
-
-# What is wrong with a file that people take for the annotations, and what to do.
-META = (
-    "is the meta.json of YouTube-VOS, not annotations of YouTube-VIS",
-    "name the instances.json",
-)
 
 
 def _names_frames(root: dict) -> bool:

@@ -71,7 +71,10 @@ def read_challenge(path: str | Path) -> tuple[dict[int, rules.Size], set[int]]:
     """Read the videos and categories of a challenge."""
     rows: dict[str, list] = {"videos": [], "categories": []}
     for key, i, value in json_stream.members(path):
-        if key not in rows or i in (None, json_stream.START):
+        if key not in rows or i == json_stream.START:
+            continue
+        if i is None:
+            rules.require("list", (key, value), file=path, where="")
             continue
         where = rules.place(key, i, value)
         rules.require("entry", value, file=path, where=where)

@@ -145,9 +145,53 @@ def test_every_rule_is_broken_by_some_file(tmp_path, monkeypatch):
         edit(root)
         path.write_text(json.dumps(root))
         check.check(path)
+    path.write_text(json.dumps(META))
+    assert refused(submission.read_challenge, path)
     path.write_text(json.dumps(fuzz.sound()["instances"]))
     rows = fuzz.sound()["results"]
-    results.write_text(json.dumps([row | {k: v} for row in rows for k, v in RESULTS]))
+    given = [row | {k: v} for row in rows for k, v in RESULTS]
+    results.write_text(json.dumps([*given, {"image_id": 1}]))
     submission.check(results, path)
     never = [rule for i, rule in enumerate(rules.RULES) if i not in broken]
     assert not [f"{rule.record}: {rule.level}: {rule.cure}" for rule in never]
+
+
+RESULT = {"video_id": 1, "category_id": 1, "score": 1.0, "segmentations": [None]}
+STILL = {"image_id": 1, "category_id": 1, "score": 1.0, "bbox": [1, 1, 2, 2]}
+META = {"videos": {"a": {"objects": {"1": {"category": "cat"}}}}}
+BY_IMAGE = {
+    "images": [{"id": 1, "file_name": "a.jpg", "height": 6, "width": 8}],
+    "annotations": [
+        {"id": 1, "image_id": 1, "category_id": 1, "segmentation": [[1, 1, 4, 1, 4, 5]]}
+    ],
+    "categories": [{"id": 1, "name": "cat"}],
+}
+
+
+@pytest.mark.parametrize(
+    ("content", "as_annotations", "as_results"),
+    [
+        ([RESULT], "these are results: are the two files swapped", None),
+        ([STILL], "results of COCO, of images", "is a result of COCO, of one image"),
+        (
+            META,
+            "is the meta.json of YouTube-VOS",
+            "annotations, and the two files swap",
+        ),
+        (BY_IMAGE, "annotations by image|is COCO", "the two files swapped"),
+    ],
+)
+def test_foreign_files_are_named_by_what_they_are(
+    tmp_path, content, as_annotations, as_results
+):
+    path = tmp_path / "x.json"
+    path.write_text(json.dumps(content))
+    sound = tmp_path / "instances.json"
+    sound.write_text(json.dumps(fuzz.sound()["instances"]))
+    for read in (STRICT["load"], STRICT["require"], score_truth):
+        with pytest.raises(InputError, match=as_annotations):
+            read(path)
+    if as_results:
+        with pytest.raises(InputError, match=as_results):
+            youtube_vis_ap.evaluate_files(sound, path)
+        assert any(as_results in text for text in submission.check(path, sound).errors)

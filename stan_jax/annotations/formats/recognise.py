@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from stan_jax.annotations import youtube_vis
+from stan_jax.annotations import rules, youtube_vis
 from stan_jax.annotations.formats import coco, id_images
 from stan_jax.errors import InputError
 from stan_jax.media.pictures import natural
@@ -59,7 +59,7 @@ def _json(file: Path) -> Found:
         return _list(file, root)
     if not isinstance(root, dict):
         raise InputError(file, "", "must hold an object or a list")
-    if youtube_vis.is_meta(root.get("videos")):
+    if rules.is_meta(root.get("videos")):
         return _folder(file.parent)._replace(why="the meta.json of YouTube-VOS")
     if "shapes" in root and "imagePath" in root:
         return Found(
