@@ -42,6 +42,28 @@ def replacing(path: str | Path) -> Generator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def whole_or_as_before(folder: str | Path) -> Generator[None]:
+    """On an error remove what the block has put into a folder, there or not.
+
+    What was in it before stays; files directly in older folders are not looked at.
+    """
+    folder = Path(folder)
+    there = {path.name for path in folder.iterdir()} if folder.is_dir() else None
+    try:
+        yield
+    except BaseException:
+        for path in list(folder.iterdir()) if folder.is_dir() else []:
+            if there is None or path.name not in there:
+                if path.is_dir():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink()
+        if there is None and folder.is_dir():
+            folder.rmdir()
+        raise
+
+
 def require_place(path: str | Path | None, *sources: str | Path) -> None:
     """Raise InputError unless a file can be written there and is none of the sources.
 

@@ -124,13 +124,13 @@ def _write(read, source: str, out: str) -> None:
 
 def _clips(args: argparse.Namespace) -> None:
     """Make clips of still images; nothing is written before all is checked."""
-    import shutil
     from pathlib import Path
 
     from stan_jax.annotations import check, youtube_vis
     from stan_jax.annotations.formats import clips
     from stan_jax.annotations.formats.collected import Collected
     from stan_jax.errors import InputError
+    from stan_jax.files import whole_or_as_before
     from stan_jax.video import progress
 
     length = 8 if args.length is None else args.length
@@ -146,26 +146,18 @@ def _clips(args: argparse.Namespace) -> None:
         youtube_vis.read_json(Path(args.source)), images, file=args.source
     )
     check.require(args.source, stills.official())
-    frames = Path(args.frames)
-    there = {path.name for path in frames.iterdir()} if frames.is_dir() else set()
-    whole = False
-    try:
+    with whole_or_as_before(args.frames):
         with progress.Bar("images", len(stills.videos)) as bar:
             made: Collected = clips.write(
                 stills,
                 images,
-                frames,
+                args.frames,
                 length=length,
                 seed=args.seed or 0,
                 watch=lambda number: bar.advance(),
             )
         made.balance = stills.balance
         _write(made, args.source, args.out)
-        whole = True
-    finally:
-        for path in [] if whole or not frames.is_dir() else list(frames.iterdir()):
-            if path.name not in there:
-                shutil.rmtree(path)
 
 
 def _back(kind: str, source: str, out, results: str | None) -> None:
@@ -175,6 +167,7 @@ def _back(kind: str, source: str, out, results: str | None) -> None:
     from stan_jax.annotations import check, youtube_vis
     from stan_jax.annotations.formats import table
     from stan_jax.errors import InputError
+    from stan_jax.files import replacing, whole_or_as_before
 
     scores = 0
     if results is None:
@@ -192,7 +185,12 @@ def _back(kind: str, source: str, out, results: str | None) -> None:
         root = root | {"annotations": numbered}
         check.require(results, root)
         dataset = youtube_vis.of_json(Path(results), root, ".")
-    balance = table.TARGETS[kind].write(dataset, out)
+    if kind in table.FILES:
+        with replacing(out) as partial:
+            balance = table.TARGETS[kind].write(dataset, partial)
+    else:
+        with whole_or_as_before(out):
+            balance = table.TARGETS[kind].write(dataset, out)
     if scores:
         balance.notes.append(f"{scores} scores are not in it")
     for line in balance.lines():

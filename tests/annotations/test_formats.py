@@ -771,6 +771,159 @@ def test_clips_of_a_failed_run_are_removed(tmp_path, monkeypatch):
     assert [path.name for path in (tmp_path / "frames").iterdir()] == ["mine"]
 
 
+@pytest.mark.parametrize("target", table.TARGETS)
+@pytest.mark.parametrize("there", [False, True])
+def test_a_way_back_that_fails_leaves_nothing(tmp_path, monkeypatch, target, there):
+    root = official([(2, [{"cells": [(0, 0)] * 4, "category": 1, "crowd": 0}])] * 2)
+    write(tmp_path / "i.json", root)
+    out = tmp_path / "out"
+    if there:
+        write(out / "mine.txt", "mine")
+    before = sorted(tmp_path.rglob("*"))
+
+    def fail(dataset, out):
+        folder = Path(out) / "v1"
+        if target not in table.FILES:
+            folder.mkdir(parents=True)
+        write(folder / "0.png" if target not in table.FILES else Path(out), "half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setitem(table.TARGETS, target, table.Target("", fail))
+    place = out if target not in table.FILES else tmp_path / "o.json"
+    with pytest.raises(SystemExit, match="No space left"):
+        main.main(["convert", target, str(tmp_path / "i.json"), str(place)])
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def number(drawn, cells):
+    """Return what stands in each frame of each video: track, class and mask."""
+    return [
+        [
+            [(n, t["category"], boxed(*t[cells][f])) for n, t in rows if t[cells][f]]
+            for f in range(length)
+        ]
+        for length, tracks in drawn
+        for rows in [list(enumerate(tracks, start=1))]
+    ]
+
+
+def to_labelme(drawn, out):
+    for v, frames in enumerate(number(drawn, "cells")):
+        for t, rows in enumerate(frames):
+            shapes = []
+            for n, c, mask in rows:
+                y, x = (int(k) for k in np.argwhere(mask)[0])
+                y2, x2 = (int(k) + 1 for k in np.argwhere(mask)[-1])
+                points = [[x, y], [x2, y], [x2, y2], [x, y2]]
+                row = {"label": CLASSES[c - 1], "points": points, "group_id": n}
+                shapes.append(row | {"shape_type": "polygon"})
+            frame(out / f"v{v}/{t}.json", *shapes, name=f"{t}.jpg")
+    return labelme.read(out)
+
+
+def to_label_studio(drawn, out):
+    tasks = []
+    for v, frames in enumerate(number(drawn, "cells")):
+        for t, rows in enumerate(frames):
+            found = [
+                region(CLASSES[c - 1], mask, f"{n}.{t}", meta={"text": [str(n)]})
+                for n, c, mask in rows
+            ]
+            tasks.append(task(f"/set/v{v}/{t}.jpg", *found))
+    return label_studio.read(write(out / "export.json", tasks))
+
+
+def to_objects(drawn, out):
+    for v, frames in enumerate(number(drawn, "cells")):
+        png(
+            out / f"v{v}/0/0.png", np.zeros(HW, np.uint8)
+        )  # it is a video, empty or not
+        for t, rows in enumerate(frames):
+            for n, _, mask in rows:
+                png(out / f"v{v}/{n}/{t}.png", 255 * mask.astype(np.uint8))
+    return id_images.objects(out)
+
+
+def painted(drawn, of, channels):
+    for v, frames in enumerate(number(drawn, "cells")):
+        for t, rows in enumerate(frames):
+            pixels = np.zeros((*HW, channels), np.uint16 if channels == 1 else np.uint8)
+            for n, c, mask in rows:
+                pixels[mask] = of(n, c)
+            yield f"v{v}/{t}.png", pixels[..., 0] if channels == 1 else pixels
+
+
+def to_mots(drawn, out):
+    for name, pixels in painted(drawn, lambda n, c: 1000 * c + n, 1):
+        png(out / name, pixels)
+    return id_images.mots(out)
+
+
+def to_bdd100k(drawn, out):
+    for name, pixels in painted(drawn, lambda n, c: (c, 0, 0, n), 4):
+        png(out / name, pixels)
+    return id_images.bdd100k(out)
+
+
+def to_colours(drawn, out):
+    for name, pixels in painted(drawn, lambda n, c: (40 * n, 9, 60 * c), 3):
+        png(out / "masks" / name, pixels)
+    lines = [
+        f"{40 * n} 9 {60 * c} {CLASSES[c - 1]}" for n in range(1, 5) for c in (1, 2, 3)
+    ]
+    return id_images.colours(out / "masks", write(out / "p.txt", "\n".join(lines)))
+
+
+def to_stills(drawn, out):
+    images, rows = [], []
+    for v, frames in enumerate(number(drawn, "cells")):
+        for t, shown in enumerate(frames):
+            image = {"id": len(images) + 1, "file_name": f"{v}-{t}.jpg"}
+            images.append(image | {"height": HW[0], "width": HW[1]})
+            for _, c, mask in shown:
+                row = {"id": len(rows) + 1, "image_id": image["id"], "category_id": c}
+                rows.append(row | {"segmentation": codec.encode(mask)})
+    names = [{"id": n, "name": name} for n, name in enumerate(CLASSES, start=1)]
+    return coco.read_stills(
+        {"images": images, "annotations": rows, "categories": names}
+    )
+
+
+WHOLE = {"labelme": to_labelme, "label-studio": to_label_studio, "objects": to_objects}
+WHOLE |= {"coco": to_stills}  # no mask is in front of another
+PAINTED = {"mots": to_mots, "bdd100k": to_bdd100k, "colours": to_colours}
+
+
+def test_every_source_is_balanced_on_random_sets():
+    assert {*WHOLE, *PAINTED, *BACK.values()} == {*table.SOURCES, "coco"}
+
+
+@pytest.mark.parametrize("source", [*WHOLE, *PAINTED])
+@hypothesis.settings(max_examples=30, deadline=None, derandomize=True)
+@hypothesis.given(drawn=SETS)
+def test_what_is_read_is_written_or_counted(tmp_path_factory, source, drawn):
+    for _, tracks in drawn:
+        for track in tracks:
+            track["crowd"] = 0
+    found = (WHOLE | PAINTED)[source](drawn, tmp_path_factory.mktemp("set"))
+    root = balanced(found)
+    shown = [
+        [(mask, n) for n, _, mask in rows]
+        for frames in number(drawn, "cells")
+        for rows in frames
+    ]
+    if source in PAINTED:  # what lies in front
+        for rows in shown:
+            for k, (mask, n) in enumerate(rows):
+                for other, _ in rows[k + 1 :]:
+                    mask = mask & ~other
+                rows[k] = mask, n
+    areas = sorted(int(mask.sum()) for rows in shown for mask, _ in rows if mask.any())
+    given = [m for row in root["annotations"] for m in row["segmentations"] if m]
+    if found.balance.left_out()["masks"] == 0:
+        assert sorted(map(codec.area, given)) == areas
+
+
 def test_coco_without_videos_needs_folders_that_tell_them(tmp_path):
     def written(**change):
         video = {"id": 1, "file_names": ["v/0.jpg", "v/1.jpg"], "height": 6, "width": 9}
