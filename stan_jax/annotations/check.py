@@ -76,20 +76,21 @@ def check(
         root = youtube_vis.read_json(Path(annotations))
         stills = checker.by_image == {"still"} and not coco.has_tracks(root)
         read = coco.read_stills if stills else coco.read_tracks
+        faults: list[InputError] = []
         try:
-            found = read(root, annotations)
-            checker = _Checker(Path(annotations), found.official())
-            checker.format = "COCO" if stills else "CocoVID"
-            checker.read()
-        except InputError as error:
-            finding = (
-                "error",
-                str(annotations),
-                error.record,
-                error.rule,
-                error.cure or WHOLE,
-            )
-            return Report([Finding(*finding)], checker.summary())
+            found = read(root, annotations, faults)
+            if not faults:
+                checker = _Checker(Path(annotations), found.official())
+                checker.format = "COCO" if stills else "CocoVID"
+                checker.read()
+        except InputError as error:  # of a list, not of a record
+            faults.append(error)
+        if faults:
+            checker.findings = [
+                Finding("error", str(annotations), e.record, e.rule, e.cure or WHOLE)
+                for e in faults
+            ]
+            return Report(checker.findings, checker.summary())
         for (unit, reason), (number, example) in found.balance.left.items():
             rule = f"{number:,} {unit} {reason}, e.g. {example}"
             checker.warn("annotations", rule, "draw masks: without they are left out")

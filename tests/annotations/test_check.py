@@ -288,3 +288,31 @@ def test_frames_that_are_id_masks_are_an_error(tmp_path, mode):
         (E, "3 frames are id masks, no pictures, e.g. v2/0.png")
     ]
     assert found[0].record == str(frames)
+
+
+def test_all_faults_of_annotations_by_image_are_found_in_one_pass(tmp_path):
+    images = [
+        {"id": i, "file_name": f"a/{i}.jpg", "height": 6, "width": 8} for i in (1, 2)
+    ]
+    sound = {"image_id": 1, "category_id": 1, "segmentation": [[1, 1, 4, 1, 4, 5]]}
+    rows = [
+        sound | {"id": 1, "track_id": 1},
+        sound | {"id": 2},
+        sound | {"id": 3, "image_id": 9, "track_id": 2},
+        sound | {"id": 4, "track_id": 3, "segmentation": [[1, 1]]},
+    ]
+    root = {"images": images, "annotations": rows}
+    root["categories"] = [{"id": 1, "name": "cat"}]
+    report = findings(tmp_path, root)
+    assert [(f.level, f.record) for f in report.findings] == [
+        (E, f"annotations[{i}]") for i in (1, 2, 3)
+    ]
+    assert report.findings[0].advice == "give all annotations of an object its track_id"
+    for row in rows:
+        row.pop("track_id", None)
+    assert [f.record for f in findings(tmp_path, root).findings if f.level == E] == [
+        "annotations[2]",
+        "annotations[3]",
+    ]
+    del images[1]["height"]
+    assert [f.record for f in findings(tmp_path, root).findings] == ["images[1]"]

@@ -13,94 +13,118 @@ from stan_jax.masks.codec import RLE
 from stan_jax.media.pictures import natural
 
 
-def read_tracks(root: dict, file: str | Path = "annotations") -> Collected:
+def read_tracks(
+    root: dict,
+    file: str | Path = "annotations",
+    faults: list[InputError] | None = None,
+) -> Collected:
     """Read images with `video_id` and `frame_id`, and one mask each (CocoVID).
 
     Tracks are told apart by `instance_id` or `track_id` within a video, which may stand
     among the `attributes`, as CVAT has it; masks of one track in one image are pieces
     of it. Where no videos are listed each folder of the images is one.
+    faults: as of `Collected`; of the annotations only where the images have none.
     Raises: InputError for a record that lacks what it needs, and where no annotation
     has a mask.
     """
     if "videos" not in root:
         root = _by_folder(root, file)
-    found, place, sizes = Collected(file), {}, {}
+    found, place, sizes = Collected(file, faults), {}, {}
     found.categories = records(root, "categories", file)
-    frames = _frames(root, file)
+    frames = _frames(found, root, file)
     for i, row in enumerate(records(root, "videos", file)):
-        number = need(row, "id", file, f"videos[{i}]")
-        shown = sorted(frames.pop(number, ()), key=lambda image: image["frame_id"])
-        if not shown:
-            raise InputError(file, f"video {number}", "must have images, has none")
-        sizes[number] = size_of(shown[0], file, f"video {number}")
-        for a, b in itertools.pairwise(shown):
-            if a["frame_id"] == b["frame_id"]:
-                rule = f"frame_id {a['frame_id']} must be that of one image"
-                raise InputError(file, f"video {number}", rule)
-            if size_of(b, file, f"video {number}") != sizes[number]:
-                rule = f"{b['file_name']} must have the size of the first frame"
-                raise InputError(file, f"video {number}", rule)
-        names = [image["file_name"] for image in shown]
-        found.video(names, sizes[number], number)
-        place |= {image["id"]: (number, t) for t, image in enumerate(shown)}
+        with found.record():
+            number = need(row, "id", file, f"videos[{i}]")
+            shown = sorted(frames.pop(number, ()), key=lambda image: image["frame_id"])
+            sizes[number] = _same_size(shown, file, f"video {number}")
+            found.video([image["file_name"] for image in shown], sizes[number], number)
+            place |= {image["id"]: (number, t) for t, image in enumerate(shown)}
+    if faults:
+        return found
     for number, rest in frames.items():
         where = f"{rest[0]['file_name']} of video {number}"
         found.balance.read["frames"] += len(rest)
         found.balance.leave("frames", "are of no listed video", where, len(rest))
     for i, row in enumerate(with_masks(root, file)):
         where = f"annotations[{i}]"
-        image = need(row, "image_id", file, where)
-        instance = track_of(row)
-        if instance is None:
-            rule = "must have 'instance_id' or 'track_id', a number or a text"
-            raise InputError(file, where, rule)
-        if image not in place:
-            rule = f"image_id {image!r} is not among the images of the listed videos"
-            raise InputError(file, where, rule)
-        number, t = place[image]
-        found.mask(
-            number,
-            instance,
-            t,
-            mask_of(row, sizes[number], file, where),
-            category=need(row, "category_id", file, where),
-            where=where,
-            crowd=bool(row.get("iscrowd", 0)),
-            reason=EMPTY if row.get("segmentation") else BOXES,
-        )
+        with found.record():
+            image = need(row, "image_id", file, where)
+            instance = track_of(row)
+            if instance is None:
+                rule = "must have 'instance_id' or 'track_id', a number or a text"
+                cure = "give all annotations of an object its track_id"
+                raise InputError(file, where, rule, cure)
+            if image not in place:
+                rule = f"image_id {image!r} is not among the images of listed videos"
+                raise InputError(file, where, rule, "correct it, or add the image")
+            number, t = place[image]
+            _mask(found, row, (number, instance, t), sizes[number], where)
     return found
 
 
-def read_stills(root: dict, file: str | Path = "annotations") -> Collected:
+def _same_size(shown: list[dict], file: str | Path, where: str) -> tuple[int, int]:
+    """The size of the frames of a video, each of which has its own number."""
+    if not shown:
+        raise InputError(file, where, "must have images, has none", "remove the video")
+    size = size_of(shown[0], file, where)
+    for a, b in itertools.pairwise(shown):
+        if a["frame_id"] == b["frame_id"]:
+            rule = f"frame_id {a['frame_id']} must be that of one image"
+            raise InputError(file, where, rule, "number the frames of each video")
+        if size_of(b, file, where) != size:
+            rule = f"{b['file_name']} must have the size of the first frame"
+            raise InputError(file, where, rule, "make two videos of it")
+    return size
+
+
+def _mask(
+    found: Collected,
+    row: dict,
+    place: tuple[int, Any, int],
+    size: tuple[int, int],
+    where: str,
+) -> None:
+    """Register the mask of an annotation; place: video, track and frame."""
+    found.mask(
+        *place,
+        mask_of(row, size, found.file, where),
+        category=need(row, "category_id", found.file, where),
+        where=where,
+        crowd=bool(row.get("iscrowd", 0)),
+        reason=EMPTY if row.get("segmentation") else BOXES,
+    )
+
+
+def read_stills(
+    root: dict,
+    file: str | Path = "annotations",
+    faults: list[InputError] | None = None,
+) -> Collected:
     """Read COCO images as they are: every image a video of one frame.
 
+    faults: as of `read_tracks`.
     Raises: InputError for a record that lacks what it needs.
     """
-    found, sizes = Collected(file), {}
+    found, sizes = Collected(file, faults), {}
     found.categories = records(root, "categories", file)
     for i, image in enumerate(records(root, "images", file)):
         where = f"images[{i}]"
-        number, name = (need(image, k, file, where) for k in ("id", "file_name"))
-        if number in sizes:
-            raise InputError(file, where, f"id {number} must be that of one image")
-        sizes[number] = size_of(image, file, where)
-        found.video([name], sizes[number], number)
+        with found.record():
+            number, name = (need(image, k, file, where) for k in ("id", "file_name"))
+            if number in sizes:
+                raise InputError(file, where, f"id {number} must be that of one image")
+            sizes[number] = size_of(image, file, where)
+            found.video([name], sizes[number], number)
+    if faults:
+        return found
     for i, row in enumerate(with_masks(root, file)):
         where = f"annotations[{i}]"
-        number = need(row, "image_id", file, where)
-        if number not in sizes:
-            rule = f"image_id {number!r} is not among the images"
-            raise InputError(file, where, rule)
-        found.mask(
-            number,
-            i,
-            0,
-            mask_of(row, sizes[number], file, where),
-            category=need(row, "category_id", file, where),
-            where=where,
-            crowd=bool(row.get("iscrowd", 0)),
-            reason=EMPTY if row.get("segmentation") else BOXES,
-        )
+        with found.record():
+            number = need(row, "image_id", file, where)
+            if number not in sizes:
+                rule = f"image_id {number!r} is not among the images"
+                raise InputError(file, where, rule, "correct it, or add the image")
+            _mask(found, row, (number, i, 0), sizes[number], where)
     return found
 
 
@@ -123,22 +147,24 @@ def has_tracks(root: dict) -> bool:
     )
 
 
-def _frames(root: dict, file: str | Path) -> dict[Any, list[dict]]:
+def _frames(found: Collected, root: dict, file: str | Path) -> dict[Any, list[dict]]:
     """The images of each video, their `frame_id` a number."""
     frames, seen = defaultdict(list), set()
     for i, image in enumerate(records(root, "images", file)):
-        for key in ("id", "video_id", "frame_id", "file_name", "height", "width"):
-            need(image, key, file, f"images[{i}]")
-        try:
-            image = image | {"frame_id": int(str(image["frame_id"]))}
-        except ValueError:
-            rule = f"frame_id must be numbers, is {image['frame_id']!r:.40}"
-            raise InputError(file, f"images[{i}]", rule) from None
-        if image["id"] in seen:
-            rule = f"id {image['id']} must be that of one image in the whole file"
-            raise InputError(file, f"images[{i}]", rule)
-        seen.add(image["id"])
-        frames[image["video_id"]].append(image)
+        where = f"images[{i}]"
+        with found.record():
+            for key in ("id", "video_id", "frame_id", "file_name", "height", "width"):
+                need(image, key, file, where)
+            try:
+                image = image | {"frame_id": int(str(image["frame_id"]))}
+            except ValueError:
+                rule = f"frame_id must be numbers, is {image['frame_id']!r:.40}"
+                raise InputError(file, where, rule) from None
+            if image["id"] in seen:
+                rule = f"id {image['id']} must be that of one image in the whole file"
+                raise InputError(file, where, rule, "give each image an id of its own")
+            seen.add(image["id"])
+            frames[image["video_id"]].append(image)
     return frames
 
 

@@ -4,8 +4,9 @@ Every reader of another format registers here what it meets, so nothing is lost 
 being counted: of videos, frames, tracks and masks, read = written + left out.
 """
 
+import contextlib
 from collections import Counter
-from collections.abc import Hashable, Sequence
+from collections.abc import Generator, Hashable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,11 +69,12 @@ class Balance:
 class Collected:
     """Videos, tracks and masks as a reader meets them.
 
-    file: what the errors name.
+    file: what the errors name. faults: where a reader is to go on behind a broken
+    record, the list that its error is added to.
     """
 
-    def __init__(self, file: str | Path):
-        self.file = file
+    def __init__(self, file: str | Path, faults: list[InputError] | None = None):
+        self.file, self.faults = file, faults
         self.balance = Balance()
         self.categories: list[dict[str, Any]] = []
         self.videos: list[dict[str, Any]] = []
@@ -80,6 +82,16 @@ class Collected:
         self._tracks: dict[tuple[int, Hashable], dict[str, Any]] = {}
         self._dropped: dict[tuple[int, Hashable], tuple[str, str]] = {}
         self._made: dict[str, Any] | None = None
+
+    @contextlib.contextmanager
+    def record(self) -> Generator[None]:
+        """Read one record: its error goes to the faults, if they are wanted."""
+        try:
+            yield
+        except InputError as error:
+            if self.faults is None:
+                raise
+            self.faults.append(error)
 
     def video(
         self, names: list[str], size: tuple[int, int], number: int | None = None
