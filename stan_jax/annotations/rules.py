@@ -114,11 +114,15 @@ def require_each(
     lenient: bool = False,
 ) -> None:
     """Raise InputError for the first entry, one a frame, that breaks a rule."""
+    asked = [
+        (rule.lenient if lenient else rule.test, rule.cure)
+        for rule in _OF[record, lenient]
+        if rule.level == "error"
+    ]
     for t, entry in enumerate(entries):
-        for found in broken(record, entry, lenient=lenient):
-            if found.level == "error":
-                at = f"{where}, frame {t}"
-                raise InputError(file, at, found.rule, found.cure)
+        for test, cure in asked:
+            if test is not None and (text := test(entry, NOTHING)) is not None:
+                raise InputError(file, f"{where}, frame {t}", text, cure)
 
 
 def mask(entry: object, size: Size, *, file: str | Path, where: str) -> RLE | None:

@@ -87,7 +87,7 @@ def each_odd_pair(examples, folder, judge):
 
 
 def test_no_odd_file_passes_one_reader_and_is_refused_by_another(tmp_path):
-    each_odd_pair(400, tmp_path, lambda path, results: agree(path))
+    each_odd_pair(200, tmp_path, lambda path, results: agree(path))
 
 
 def test_what_check_and_submit_pass_can_be_scored(tmp_path):
@@ -97,7 +97,7 @@ def test_what_check_and_submit_pass_can_be_scored(tmp_path):
         error = refused(lambda p: youtube_vis_ap.evaluate_files(p, results), path)
         assert error is None, error
 
-    each_odd_pair(200, tmp_path, judge)
+    each_odd_pair(100, tmp_path, judge)
 
 
 RESULTS = [
