@@ -464,7 +464,7 @@ def test_shapes_of_labelme_are_tracks_by_group(tmp_path):
     ]
     np.testing.assert_equal(masks_of(root), want)
     text = "\n".join(read.balance.lines())
-    assert "1 masks are boxes alone, e.g. 2.json, shapes[3]" in text
+    assert "1 masks are boxes alone, e.g. v/2.json, shapes[3]" in text
     assert "1 masks are lines or points: no area" in text
     assert "3 shapes have no group_id: those of one label are one track" in text
 
@@ -482,7 +482,7 @@ def test_shapes_that_nothing_tells_apart_are_refused(tmp_path):
         (dict(label=3), r"shapes\[0\]: must have a label"),
         (dict(points=[[1, 2]]), r"shapes\[0\]: points: polygon must have at least 3"),
         (dict(points=3), r"shapes\[0\]: points: "),
-        (dict(group_id=[1]), "group_id must be a number or null"),
+        (dict(group_id=[1]), "group_id must be a whole number"),
         (dict(shape_type="mask", mask="?"), r"points: "),
     ],
 )
@@ -623,10 +623,15 @@ def test_regions_of_a_list_of_images_are_tied_by_relations_and_texts(tmp_path):
         ([task("v/a.jpg", region("cat", item_index=4))], "item_index must be from 0"),
         (
             [task("v/a.jpg", region("cat", original_width=None))],
-            "must have original_hei",
+            "original_height and original_width must",
         ),
         (
-            [task("v/a.jpg", region("cat") | {"value": {"format": "x"}})],
+            [
+                task(
+                    "v/a.jpg",
+                    region("cat") | {"value": {"format": "x", "brushlabels": ["cat"]}},
+                )
+            ],
             "format must be",
         ),
         (
@@ -641,6 +646,63 @@ def test_regions_of_a_list_of_images_are_tied_by_relations_and_texts(tmp_path):
 def test_broken_exports_of_label_studio_are_named(tmp_path, tasks, rule):
     with pytest.raises(InputError, match=rule):
         label_studio.read(write(tmp_path / "e.json", tasks))
+
+
+def test_labels_cancelled_annotations_and_predictions_are_not_lost_in_silence(tmp_path):
+    file = tmp_path / "e.json"
+    two = region("cat")
+    two["value"]["brushlabels"] = ["cat", "dog"]
+    with pytest.raises(InputError, match=r"must have one label, has \['cat', 'dog'\]"):
+        label_studio.read(write(file, [task("v/a.jpg", two)]))
+    one = task("v/a.jpg", region("cat"))
+    one["annotations"].append({"was_cancelled": True, "result": [region("cat")]})
+    one["predictions"] = [{"result": [region("cat")] * 2}]
+    read = label_studio.read(write(file, [one]))
+    balanced(read)
+    text = "\n".join(read.balance.lines())
+    assert "1 masks are of an annotation that was cancelled" in text
+    assert "2 masks are predictions, which nobody has accepted" in text
+
+
+def test_endings_in_capitals_are_read_and_hidden_folders_passed_over(tmp_path):
+    track = f'<track id="0" label="dog">{MASK.format(1, 0)}</track>'
+    for name in ("c/a/annotations.xml", "c/b/Annotations.XML", "c/.t/annotations.xml"):
+        write(tmp_path / name, cvat(track))
+    assert len(balanced(cvat_xml.read(tmp_path / "c"))["videos"]) == 2
+    for t, name in enumerate(("0.json", "1.JSON", ".x/2.json")):
+        frame(tmp_path / "l" / name, shape("cat", 0, 0), name=f"{t}.jpg")
+    write(tmp_path / "l/classes.json", ["cat"])
+    read = labelme.read(tmp_path / "l")
+    assert files(balanced(read)) == [["0.jpg", "1.jpg"]]
+    assert "classes.json is no file of labelme: passed over" in read.balance.notes
+    rle = codec.encode(boxed(0, 0))["counts"]
+    for name in ("0001.TXT", "0002.txt"):
+        write(tmp_path / "m" / name, f"0 1001 1 6 9 {rle}\n")
+    assert len(balanced(mots_text.read(tmp_path / "m"))["videos"]) == 2
+    assert recognise.recognise(tmp_path / "c").kind == "cvat"
+
+
+def test_backslashes_neither_reorder_nor_part_the_frames(tmp_path):
+    root = cocovid()
+    size = {"height": 6, "width": 9}
+    names = "v\\1.jpg", "v/2.jpg"
+    root["images"] = [{"id": n, "file_name": x, **size} for n, x in enumerate(names)]
+    root["annotations"][0] |= {"image_id": 0, "track_id": 1}
+    made = balanced(coco.read_tracks(root))
+    assert files(made) == [["v/1.jpg", "v/2.jpg"]]
+    tasks = [
+        task(f"/data/local-files/?d={x}", region("cat"))
+        for x in ("v%5C10.jpg", "v/9.jpg")
+    ]
+    made = balanced(label_studio.read(write(tmp_path / "e.json", tasks)))
+    assert files(made) == [["v/9.jpg", "v/10.jpg"]]
+
+
+def test_frames_of_one_name_are_told(tmp_path):
+    for t in range(2):
+        frame(tmp_path / f"{t}.json", shape("cat", 0, 0), name="same.jpg")
+    notes = labelme.read(tmp_path).balance.notes
+    assert "same.jpg is 2 frames of its video: which is which?" in notes
 
 
 # ---- recognised
@@ -977,6 +1039,24 @@ def test_mots_text_counts_what_it_cannot_hold(tmp_path):
     assert "1 crowds have lost their class" in "\n".join(balance.lines())
     back = balanced(mots_text.read(tmp_path, classes=["cat"]))
     assert [r["iscrowd"] for r in back["annotations"]] == [0, 1]
+
+
+def test_pngs_tell_what_they_cannot_hold(tmp_path):
+    masks = [codec.encode(boxed(1, 1))] * 2
+    size = {"height": 6, "width": 9}
+    videos = [
+        {"id": 1, "file_names": ["a/b/10.jpg", "a/b/9.jpg"], **size},
+        {"id": 2, "file_names": ["c/0.jpg", "c/1.jpg"], **size},
+    ]
+    row = {"id": 1, "video_id": 1, "category_id": 1, "segmentations": masks}
+    root = {"videos": videos, "annotations": [row | {"iscrowd": 1}]}
+    root["categories"] = [{"id": 1, "name": "cat"}]
+    dataset = youtube_vis.of_json(Path("i"), root, ".")
+    assert writers.id_images(dataset, tmp_path).notes == [
+        "1 crowds are objects like others in it",
+        "video 1: names do not give the order of its frames: PNGs have numbers",
+        "video 1: a/b is a-b in it",
+    ]
 
 
 def test_frames_of_no_listed_video_are_counted():

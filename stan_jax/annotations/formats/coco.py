@@ -172,8 +172,8 @@ def _by_folder(root: dict, file: str | Path) -> dict:
     """Return the file with a video for each folder of its images, in their order."""
     folders = defaultdict(list)
     for i, image in enumerate(records(root, "images", file)):
-        name = str(need(image, "file_name", file, f"images[{i}]"))
-        folders[Path(rules.posix(name)).parent].append((natural(Path(name)), image))
+        name = rules.posix(str(need(image, "file_name", file, f"images[{i}]")))
+        folders[Path(name).parent].append((natural(Path(name)), image))
     videos, images = [], []
     for number, (folder, found) in enumerate(sorted(folders.items()), start=1):
         videos.append({"id": number, "name": str(folder)})

@@ -12,9 +12,11 @@ from typing import Any
 
 from pycocotools import mask as coco_mask
 
+from stan_jax.annotations import rules
 from stan_jax.errors import InputError
 from stan_jax.masks import codec
 from stan_jax.masks.codec import RLE
+from stan_jax.media.pictures import natural
 
 UNITS = "videos", "frames", "tracks", "masks"
 BOXES = "are boxes alone"
@@ -101,12 +103,17 @@ class Collected:
         number: the id it is to have; without it they are counted from 1.
         """
         height, width = size
+        names = [rules.posix(name) for name in names]
         number = len(self.videos) + 1 if number is None else number
         sizes = {"height": height, "width": width, "length": len(names)}
         self.videos.append({"id": number, "file_names": names, **sizes})
         self._lengths[number] = len(names)
         self.balance.read["videos"] += 1
         self.balance.read["frames"] += len(names)
+        for name, often in Counter(names).items():
+            if often > 1:
+                note = f"{name} is {often} frames of its video: which is which?"
+                self.balance.notes.append(note)
         return number
 
     def mask(
@@ -205,6 +212,20 @@ def _row(number: int, track: dict[str, Any], shown: list[RLE]) -> dict[str, Any]
         "bboxes": [next(boxes) if mask else None for mask in masks],
         "areas": [next(areas) if mask else None for mask in masks],
     }
+
+
+def found_below(folder: Path, ending: str) -> list[Path]:
+    """Return the files of an ending, `.xml` or `.XML`, as people count; none hidden."""
+    return sorted(
+        (
+            file
+            for file in folder.rglob("*")
+            if file.suffix.lower() == ending
+            and file.is_file()
+            and not any(x.startswith(".") for x in file.relative_to(folder).parts)
+        ),
+        key=natural,
+    )
 
 
 def named(kinds: set[int], names: Sequence[str]) -> list[dict[str, Any]]:

@@ -15,12 +15,18 @@ import numpy as np
 from jaxtyping import Bool
 
 from stan_jax.annotations import youtube_vis
-from stan_jax.annotations.formats.collected import BOXES, Balance, Collected, by_name
+from stan_jax.annotations.formats.collected import (
+    BOXES,
+    Balance,
+    Collected,
+    by_name,
+    found_below,
+)
 from stan_jax.annotations.formats.writers import start
 from stan_jax.errors import InputError
 from stan_jax.masks import codec, segmentations
 from stan_jax.masks.codec import RLE
-from stan_jax.media.pictures import is_image, natural
+from stan_jax.media.pictures import is_image
 
 NO_AREA = "are lines, points or cuboids: no area"
 MOST_CELLS = 2**26  # of a frame
@@ -42,8 +48,7 @@ def read(source: str | Path, *, suffix: str = ".PNG") -> Collected:
     source = Path(source)
     files = [source]
     if source.is_dir():
-        files = [f for f in source.rglob("*.xml") if not f.name.startswith(".")]
-        files.sort(key=natural)
+        files = found_below(source, ".xml")
     if not files:
         raise InputError(source, "", "must be an XML of CVAT, or a folder of them")
     found, labels, shapes = Collected(source), [], []
@@ -121,7 +126,7 @@ def _read_file(
                 place[time],
                 mask,
                 category=numbers[track.get("label", "")],
-                where=f"{file.name}, {at}",
+                where=f"{file.relative_to(base)}, {at}",
                 reason=reason,
             )
 

@@ -118,7 +118,7 @@ def _name(url: str) -> str:
     """Folder and name of an image, of a path or an address."""
     parts = urlsplit(rules.posix(url))
     local = parse_qs(parts.query).get("d")
-    path = PurePosixPath(local[0] if local else unquote(parts.path))
+    path = PurePosixPath(rules.posix(local[0] if local else unquote(parts.path)))
     return "/".join([x for x in path.parts if x not in ("/", "..")][-2:])
 
 
@@ -133,6 +133,18 @@ def _regions(found: Collected, task: dict, where: str, length: int) -> list[Regi
     if not isinstance(given, list) or not all(isinstance(a, dict) for a in given):
         raise InputError(file, where, "annotations must be a list of objects")
     valid = [a for a in given if not a.get("was_cancelled")]
+    guesses = task.get("predictions") or []
+    for reason, some in (
+        ("are of an annotation that was cancelled", given),
+        ("are predictions, which nobody has accepted", guesses),
+    ):
+        for other in some if isinstance(some, list) else ():
+            if isinstance(other, dict) and (
+                some is guesses or other.get("was_cancelled")
+            ):
+                for _ in _rows(other):
+                    found.balance.read["masks"] += 1
+                    found.balance.leave("masks", reason, where)
     valid.sort(key=lambda a: not a.get("ground_truth"))
     for other in valid[1:]:
         for _ in other.get("result") or ():
@@ -152,7 +164,7 @@ def _regions(found: Collected, task: dict, where: str, length: int) -> list[Regi
         size = row.get("original_height"), row.get("original_width")
         if not all(isinstance(x, int) and 0 < x for x in size):
             if kind in AREAS:
-                rule = "must have original_height and original_width"
+                rule = "original_height and original_width must be whole numbers"
                 raise InputError(file, at, rule)
             found.balance.read["masks"] += 1
             found.balance.leave("masks", f"are of type '{kind}': no masks", at)
@@ -169,12 +181,20 @@ def _regions(found: Collected, task: dict, where: str, length: int) -> list[Regi
         if not isinstance(frame, int) or not 0 <= frame < length:
             rule = f"item_index must be from 0 to {length - 1}, is {frame!r}"
             raise InputError(file, at, rule)
-        names = value.get(kind) or value.get("labels") or ["object"]
-        label = names[0] if isinstance(names, list) and names else names
+        names = value.get(kind) or value.get("labels") or []
+        if kind in AREAS and not (isinstance(names, list) and len(names) == 1):
+            rule = f"must have one label, has {names!r:.40}"
+            raise InputError(file, at, rule, "give the region one label, and no other")
+        label = names[0] if isinstance(names, list) and names else "object"
         text = (row.get("meta") or {}).get("text") if row.get("meta") else None
         key = str(text) if text else linked.get(row.get("id"))
         regions.append(Region(at, frame, key, str(label), kind, value, size))
     return regions
+
+
+def _rows(annotation: dict) -> list:
+    rows = annotation.get("result")
+    return rows if isinstance(rows, list) else []
 
 
 def _linked(rows: list[dict]) -> dict[str, str]:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from stan_jax.annotations import rules, youtube_vis
 from stan_jax.annotations.formats.coco import records, size_of
-from stan_jax.annotations.formats.collected import Collected, by_name
+from stan_jax.annotations.formats.collected import Collected, by_name, found_below
 from stan_jax.errors import InputError
 from stan_jax.masks import codec, segmentations
 from stan_jax.masks.codec import RLE
@@ -34,12 +34,15 @@ def read(folder: str | Path) -> Collected:
     if not folder.is_dir():
         raise InputError(folder, "", "must be a folder of json files, one a frame")
     places: dict[Path, list[Path]] = defaultdict(list)
-    for file in folder.rglob("*.json"):
-        if not any(x.startswith(".") for x in file.relative_to(folder).parts):
-            places[file.parent].append(file)
     found = Collected(folder)
+    for file in found_below(folder, ".json"):
+        if _is_frame(file):
+            places[file.parent].append(file)
+        else:
+            note = f"{file.relative_to(folder)} is no file of labelme: passed over"
+            found.balance.notes.append(note)
     frames = {
-        place: [(file, _read(file)) for file in sorted(places[place], key=natural)]
+        place: [(file, _read(file)) for file in places[place]]
         for place in sorted(places, key=natural)
     }
     if not frames:
@@ -66,6 +69,12 @@ def read(folder: str | Path) -> Collected:
             f"{alone} shapes have no group_id: those of one label are one track"
         )
     return found
+
+
+def _is_frame(file: Path) -> bool:
+    """Return whether a json has any of the members that labelme writes."""
+    root = youtube_vis.read_any(file)
+    return isinstance(root, dict) and bool({"shapes", "imagePath"} & set(root))
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -100,9 +109,12 @@ def _read_frame(
             )
             raise InputError(file, "", rule, "give each object a group_id of its own")
     for i, row in enumerate(shapes):
-        where, label, group = f"{file.name}, shapes[{i}]", row["label"], row["group_id"]
+        where = f"{file.relative_to(found.file)}, shapes[{i}]"
+        label, group = row["label"], row["group_id"]
         if not isinstance(group, int | str | None):
-            raise InputError(file, f"shapes[{i}]", "group_id must be a number or null")
+            raise InputError(
+                file, f"shapes[{i}]", "group_id must be a whole number, a text or null"
+            )
         mask = reason = None
         if _area(row):
             try:

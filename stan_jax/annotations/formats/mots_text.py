@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from stan_jax.annotations.formats.collected import Collected, named
+from stan_jax.annotations.formats.collected import Collected, found_below, named
 from stan_jax.annotations.formats.id_images import (
     MOTS_IGNORE,
     mots_object,
@@ -13,7 +13,6 @@ from stan_jax.annotations.formats.id_images import (
 from stan_jax.errors import InputError
 from stan_jax.masks import segmentations
 from stan_jax.masks.codec import RLE
-from stan_jax.media.pictures import natural
 
 MOST_FRAMES = 100_000  # of a video: an hour at 25 a second has 90,000
 Line = tuple[int, int, int, tuple[int, int], RLE | None]
@@ -34,8 +33,8 @@ def read(
     Raises: InputError for a line that is none.
     """
     source = Path(source)
-    files = [source] if source.is_file() else sorted(source.glob("*.txt"), key=natural)
-    files = [file for file in files if not file.name.startswith(".")]
+    files = [source] if source.is_file() else found_below(source, ".txt")
+    files = [file for file in files if file.parent in (source, source.parent)]
     if not files:
         raise InputError(source, "", "must be a txt of MOTS, or a folder of them")
     found, kinds = Collected(source), set()

@@ -109,7 +109,11 @@ def _folder(folder: Path) -> Found:
     if roboflow:
         return _json(roboflow[0])._replace(why=f"{ROBOFLOW}, as Roboflow exports")
     for ending in (".xml", ".txt", ".json"):
-        some = [f for f in files if f.suffix == ending and f.name != id_images.LABELS]
+        some = [
+            f
+            for f in files
+            if f.suffix.lower() == ending and f.name != id_images.LABELS
+        ]
         some = [f for f in some if f.name != "meta.json"]
         if ending == ".txt":
             some = [f for f in some if _is_mots(f)]

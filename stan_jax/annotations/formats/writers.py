@@ -251,6 +251,15 @@ def id_images(dataset: Dataset, out: str | Path) -> Balance:
         )
     if len(dataset.categories) > 1:
         balance.notes.append("classes are lost: a PNG holds the number of an object")
+    if crowds := sum(track.crowd for v in dataset.videos for track in v.tracks):
+        balance.notes.append(f"{crowds} crowds are objects like others in it")
+    for video in dataset.videos:
+        if _stems(video) != [Path(name).stem for name in video.file_names]:
+            note = "names do not give the order of its frames: PNGs have numbers"
+            balance.notes.append(f"video {video.id}: {note}")
+        if names[video.id] != str(PurePosixPath(video.file_names[0]).parent):
+            note = f"{PurePosixPath(video.file_names[0]).parent} is {names[video.id]}"
+            balance.notes.append(f"video {video.id}: {note} in it")
     return balance
 
 
