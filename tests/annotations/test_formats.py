@@ -850,7 +850,7 @@ def test_a_way_back_that_fails_leaves_nothing(tmp_path, monkeypatch, target, the
         write(folder / "0.png" if target not in table.FILES else Path(out), "half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setitem(table.TARGETS, target, table.Target("", fail))
+    monkeypatch.setitem(table.TARGETS, target, table.Writer("", fail))
     place = out if target not in table.FILES else tmp_path / "o.json"
     with pytest.raises(SystemExit, match="No space left"):
         main.main(["convert", target, str(tmp_path / "i.json"), str(place)])

@@ -18,7 +18,7 @@ from stan_jax.annotations.formats.collected import Balance, Collected
 from stan_jax.annotations.youtube_vis import Dataset
 
 
-class Source(NamedTuple):
+class Reader(NamedTuple):
     """A format that is read; `options` are keyword arguments of `read`."""
 
     about: str
@@ -26,7 +26,7 @@ class Source(NamedTuple):
     options: tuple[str, ...] = ()
 
 
-class Target(NamedTuple):
+class Writer(NamedTuple):
     """A format that the official one is written to."""
 
     about: str
@@ -38,19 +38,19 @@ def _cocovid(source: str | Path) -> Collected:
 
 
 NAMES = "suffix", "classes"
-SOURCES: dict[str, Source] = {
-    "davis": Source("id-mask PNGs, also YouTube-VOS", id_images.davis, NAMES),
-    "mots": Source("16-bit PNGs, also CVAT's", id_images.mots, NAMES),
-    "mots-txt": Source("MOTS as text", mots_text.read, NAMES),
-    "objects": Source("one PNG an object, as of SAM 2", id_images.objects, NAMES),
-    "colours": Source(
+SOURCES: dict[str, Reader] = {
+    "davis": Reader("id-mask PNGs, also YouTube-VOS", id_images.davis, NAMES),
+    "mots": Reader("16-bit PNGs, also CVAT's", id_images.mots, NAMES),
+    "mots-txt": Reader("MOTS as text", mots_text.read, NAMES),
+    "objects": Reader("one PNG an object, as of SAM 2", id_images.objects, NAMES),
+    "colours": Reader(
         "PNGs with a colour an object", id_images.colours, ("suffix", "palette")
     ),
-    "bdd100k": Source("bitmasks of BDD100K", id_images.bdd100k, ("suffix",)),
-    "cocovid": Source("CocoVID, or COCO with tracks", _cocovid),
-    "cvat": Source("XML of CVAT for video", cvat_xml.read, ("suffix",)),
-    "labelme": Source("folder of json of labelme", labelme.read),
-    "label-studio": Source("json of Label Studio", label_studio.read),
+    "bdd100k": Reader("bitmasks of BDD100K", id_images.bdd100k, ("suffix",)),
+    "cocovid": Reader("CocoVID, or COCO with tracks", _cocovid),
+    "cvat": Reader("XML of CVAT for video", cvat_xml.read, ("suffix",)),
+    "labelme": Reader("folder of json of labelme", labelme.read),
+    "label-studio": Reader("json of Label Studio", label_studio.read),
 }
 
 
@@ -58,12 +58,12 @@ def _to(videos: bool, dataset: Dataset, out: Path) -> Balance:
     return writers.coco(dataset, out, videos=videos)
 
 
-TARGETS: dict[str, Target] = {
-    "to-cocovid": Target("json of CocoVID", lambda d, out: _to(True, d, out)),
-    "to-coco": Target("COCO with track_id", lambda d, out: _to(False, d, out)),
-    "to-mots-txt": Target("MOTS as text", writers.mots_text),
-    "to-pngs": Target("id-mask PNGs", writers.id_images),
-    "to-cvat": Target("XML of CVAT for video", cvat_xml.write),
+TARGETS: dict[str, Writer] = {
+    "to-cocovid": Writer("json of CocoVID", lambda d, out: _to(True, d, out)),
+    "to-coco": Writer("COCO with track_id", lambda d, out: _to(False, d, out)),
+    "to-mots-txt": Writer("MOTS as text", writers.mots_text),
+    "to-pngs": Writer("id-mask PNGs", writers.id_images),
+    "to-cvat": Writer("XML of CVAT for video", cvat_xml.write),
 }
 FILES = "to-cocovid", "to-coco"  # targets that are one file
 OPTIONS: dict[str, Any] = {
