@@ -28,6 +28,7 @@ def merge(files: Sequence[str | Path], folders: Sequence[str] = ()) -> dict[str,
     for number, path in enumerate(map(Path, files)):
         root = youtube_vis.read_plain(path)
         ids: dict[str, dict[int, int]] = {"category_id": {}, "video_id": {}}
+        sizes: dict[int, rules.Size] = {}
         for row in youtube_vis.records(path, root, "categories"):
             known = categories.setdefault(
                 row["name"], row | {"id": len(categories) + 1}
@@ -37,17 +38,20 @@ def merge(files: Sequence[str | Path], folders: Sequence[str] = ()) -> dict[str,
             names = [rules.posix(name) for name in row["file_names"]]
             if folders:
                 names = [f"{folders[number].rstrip('/')}/{name}" for name in names]
-            if other := next((owner[n] for n in names if n in owner), None):
+            # Within one file two videos may share frames, as check says.
+            others = [owner[n] for n in names if owner.get(n, path) != path]
+            if other := next(iter(others), None):
                 rule = f"has frames that a video of {other} has as well"
                 cure = "--folders puts the folder of each file's frames in front"
                 raise InputError(path, f"video {row['id']}", rule, cure)
             owner |= dict.fromkeys(names, path)
             ids["video_id"][row["id"]] = len(videos) + 1
+            sizes[row["id"]] = rules.size(row)
             videos.append(row | {"id": len(videos) + 1, "file_names": names})
-        known = rules.Known(ids["video_id"], ids["category_id"])
+        known = rules.Known(sizes, ids["category_id"])
         for i, row in enumerate(youtube_vis.list_of(path, root, "annotations")):
             where = rules.place("annotations", i, row)
-            rules.require("belongs", row, known, file=path, where=where)
+            youtube_vis.masks_of(path, where, row, known)
             new = {key: now[row[key]] for key, now in ids.items()}
             tracks.append(row | new | {"id": len(tracks) + 1})
     return dict(videos=videos, categories=list(categories.values()), annotations=tracks)

@@ -346,13 +346,7 @@ def _with_tracks(
     tracks: dict[int, list[Track]] = {number: [] for number in videos}
     known = rules.Known(sizes, label_of)
     for row in records(path, root, "annotations"):
-        where = f"annotation {row['id']}"
-        for record in ("belongs", "track"):
-            rules.require(record, row, known, file=path, where=where)
-        for record, key in (("area", "areas"), ("box", "bboxes")):
-            rules.require_each(record, row.get(key) or (), file=path, where=where)
-        size = sizes[row["video_id"]]
-        masks = tuple(rules.masks(row["segmentations"], size, file=path, where=where))
+        masks = masks_of(path, f"annotation {row['id']}", row, known)
         tracks[row["video_id"]].append(
             Track(
                 id=row["id"],
@@ -363,6 +357,22 @@ def _with_tracks(
             )
         )
     return {i: v._replace(tracks=tuple(tracks[i])) for i, v in videos.items()}
+
+
+def masks_of(
+    path: Path, where: str, row: dict, known: rules.Known
+) -> tuple[RLE | None, ...]:
+    """Return the masks of an annotation whose rules all hold, but for its own id.
+
+    Raises: InputError for the first one that it breaks.
+    """
+    for record in ("belongs", "track"):
+        rules.require(record, row, known, file=path, where=where)
+    for record, key in (("area", "areas"), ("box", "bboxes")):
+        rules.require_each(record, row.get(key) or (), file=path, where=where)
+    size = known.size(row)
+    assert size is not None
+    return tuple(rules.masks(row["segmentations"], size, file=path, where=where))
 
 
 def records(path: Path, root: dict, key: str) -> Iterator[dict]:

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from stan_jax.annotations import merge, youtube_vis
+from stan_jax.annotations import check, merge, youtube_vis
 from stan_jax.commands import main
 from stan_jax.errors import InputError
 
@@ -80,3 +80,22 @@ def test_a_file_that_does_not_go_together_is_named(make_folder, key, change, rul
     folder.write()
     with pytest.raises(InputError, match=rule):
         merge.merge([folder.path])
+
+
+def test_a_fault_is_named_by_the_file_that_has_it(two, tmp_path):
+    first, second = two
+    second.content["annotations"][1]["areas"] = "none"
+    second.write()
+    rule = r"other.*instances\.json: annotation 101: areas must be a list, is a str"
+    with pytest.raises(InputError, match=rule):
+        merge.merge([first.path, second.path], ["a", "b"])
+
+
+def test_videos_of_one_file_may_share_frames_as_check_allows(make_folder, tmp_path):
+    folder = make_folder()
+    one, two = folder.content["videos"][:2]
+    folder.content["annotations"] = []
+    two |= {k: one[k] for k in ("file_names", "height", "width", "length") if k in one}
+    folder.write()
+    check.require(folder.path)
+    assert len(merge.merge([folder.path])["videos"]) == len(folder.content["videos"])
