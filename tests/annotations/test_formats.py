@@ -698,6 +698,40 @@ def test_backslashes_neither_reorder_nor_part_the_frames(tmp_path):
     assert files(made) == [["v/9.jpg", "v/10.jpg"]]
 
 
+def test_images_of_labelme_lie_where_it_says_and_those_without_json_are_told(tmp_path):
+    for t in range(3):
+        png(tmp_path / f"images/v/{t}.png", np.zeros((*HW, 3), np.uint8))
+    for t in (0, 2):
+        name = f"../../images/v/{t}.png"
+        frame(tmp_path / f"labels/v/{t}.json", shape("cat", 0, 0), name=name)
+    read = labelme.read(tmp_path)
+    assert files(balanced(read)) == [["images/v/0.png", "images/v/2.png"]]
+    frame(tmp_path / "images/v/0.json", shape("cat", 0, 0), name="0.png")
+    text = "\n".join(labelme.read(tmp_path / "images").balance.lines())
+    assert "2 images have no json: they are no frames, e.g. v/1.png" in text
+
+
+def test_loose_points_of_coco_are_told():
+    root = cocovid()
+    good = [0, 0, 4, 0, 4, 4]
+    root["annotations"][0] |= {"segmentation": [good, [5, 5]], "track_id": 1}
+    text = "\n".join(coco.read_tracks(root).balance.lines())
+    assert (
+        "1 masks have loose points, which are passed over, e.g. annotations[0]" in text
+    )
+
+
+def test_folders_of_objects_may_have_numbers_with_holes(tmp_path):
+    for name in ("1", "3"):
+        for t in range(2):
+            png(tmp_path / f"v/{name}/{t}.png", 255 * boxed(0, 0).astype(np.uint8))
+            png(tmp_path / f"w/{name}x/{t}.png", 255 * boxed(0, 0).astype(np.uint8))
+    assert recognise.recognise(tmp_path / "v").kind == "objects"
+    found = recognise.recognise(tmp_path / "w")
+    assert found.kind == "davis"
+    assert "where a folder is an object: stan convert objects" in found.why
+
+
 def test_frames_of_one_name_are_told(tmp_path):
     for t in range(2):
         frame(tmp_path / f"{t}.json", shape("cat", 0, 0), name="same.jpg")

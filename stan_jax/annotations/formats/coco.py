@@ -85,9 +85,12 @@ def _mask(
     where: str,
 ) -> None:
     """Register the mask of an annotation; place: video, track and frame."""
+    mask = mask_of(row, size, found.file, where)
+    if segmentations.loose_ends(row.get("segmentation")):
+        found.balance.tell("masks have loose points, which are passed over", where)
     found.mask(
         *place,
-        mask_of(row, size, found.file, where),
+        mask,
         category=need(row, "category_id", found.file, where),
         where=where,
         crowd=bool(row.get("iscrowd", 0)),

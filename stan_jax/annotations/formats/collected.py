@@ -33,11 +33,17 @@ class Balance:
         self.read: Counter[str] = Counter()
         self.left: dict[tuple[str, str], tuple[int, str]] = {}
         self.notes: list[str] = []
+        self._told: dict[str, tuple[int, str]] = {}
 
     def leave(self, unit: str, reason: str, example: str, number: int = 1) -> None:
         """Count records that are left out; the first one is the example."""
         before, first = self.left.get((unit, reason), (0, example))
         self.left[unit, reason] = before + number, first
+
+    def tell(self, text: str, example: str) -> None:
+        """Count what is no record of its own; the first one is the example."""
+        before, first = self._told.get(text, (0, example))
+        self._told[text] = before + 1, first
 
     def left_out(self) -> Counter[str]:
         """Return how many of each unit are left out."""
@@ -63,6 +69,10 @@ class Balance:
             *(
                 f"warning: {number:,} {unit} {reason}, e.g. {example}: left out"
                 for (unit, reason), (number, example) in self.left.items()
+            ),
+            *(
+                f"note: {number:,} {text}, e.g. {example}"
+                for text, (number, example) in self._told.items()
             ),
             *(f"note: {note}" for note in self.notes),
         ]

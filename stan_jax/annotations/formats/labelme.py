@@ -17,7 +17,7 @@ from stan_jax.annotations.formats.collected import Collected, by_name, found_bel
 from stan_jax.errors import InputError
 from stan_jax.masks import codec, segmentations
 from stan_jax.masks.codec import RLE
-from stan_jax.media.pictures import natural
+from stan_jax.media.pictures import is_image, natural
 
 AREAS = "polygon", "mask", "circle"
 
@@ -59,8 +59,12 @@ def read(folder: str | Path) -> Collected:
             if size_of(root, file, "") != size:
                 rule = f"must have the size of the first frame, {size}"
                 raise InputError(file, "imageHeight, imageWidth", rule)
-            image = place / Path(rules.posix(str(root["imagePath"]))).name
-            names.append(image.relative_to(folder).as_posix())
+            names.append(_image(folder, place, rules.posix(str(root["imagePath"]))))
+        for path in sorted(place.iterdir(), key=natural):
+            name = path.relative_to(folder).as_posix()
+            if is_image(path) and name not in names:
+                text = "images have no json: they are no frames"
+                found.balance.tell(text, name)
         video = found.video(names, size)
         for t, (file, root) in enumerate(some):
             _read_frame(found, video, t, file, root["shapes"], size, numbers)
@@ -69,6 +73,14 @@ def read(folder: str | Path) -> Collected:
             f"{alone} shapes have no group_id: those of one label are one track"
         )
     return found
+
+
+def _image(folder: Path, place: Path, named: str) -> str:
+    """Where the image of a json is, below the folder: where it says, or beside it."""
+    there = (place / named).resolve()
+    if there.is_file() and there.is_relative_to(folder.resolve()):
+        return there.relative_to(folder.resolve()).as_posix()
+    return (place / Path(named).name).relative_to(folder).as_posix()
 
 
 def _is_frame(file: Path) -> bool:

@@ -10,7 +10,6 @@ from PIL import Image
 from stan_jax.annotations import rules, youtube_vis
 from stan_jax.annotations.formats import coco, id_images
 from stan_jax.errors import InputError
-from stan_jax.media.pictures import natural
 
 LOOKED_AT = 20  # images of a folder
 ROBOFLOW = "_annotations.coco.json"
@@ -167,13 +166,13 @@ def _images(folder: Path) -> Found:
         return Found(
             "objects", folder, "folders of PNGs with one value, an object each"
         )
-    return Found("davis", folder, f"PNGs of ids up to {highest}")
+    why = f"PNGs of ids up to {highest}"
+    if binary and len(by_folder) > 1:
+        why += ", one each; where a folder is an object: stan convert objects"
+    return Found("davis", folder, why)
 
 
 def _numbered(by_folder: dict[Path, list[Path]]) -> bool:
-    """Whether folders of one parent are called by numbers from 0 or 1 on."""
-    names = sorted((place.name for place in by_folder), key=lambda x: natural(Path(x)))
-    if not all(name.isdecimal() for name in names):
-        return False
-    first = int(names[0])
-    return first in (0, 1) and [int(n) - first for n in names] == [*range(len(names))]
+    """Whether folders of one parent have numbers for names, and the same frames."""
+    frames = {tuple(file.stem for file in files) for files in by_folder.values()}
+    return len(frames) == 1 and all(place.name.isdecimal() for place in by_folder)
