@@ -35,7 +35,8 @@ def facts(
 ) -> Facts:
     """Return what a video tells; a function of a module, so that helpers know it."""
     size = video.get("height"), video.get("width")
-    frames = len(video["file_names"]) if "file_names" in video else None
+    names = video.get("file_names")
+    frames = len(names) if isinstance(names, list) else None
     shown = [int((track.masks.areas > 0).sum()) for track in found]
     long = any((track.masks.areas > 0).sum() > 2 for track in true)
     lengths = Counter(

@@ -152,3 +152,10 @@ def test_a_set_without_annotations_is_not_scored(annotations, tmp_path):
         del truth["annotations"]
     with pytest.raises(InputError, match="has no annotations: nothing to score; `stan"):
         score.score_files(*_write(tmp_path, truth, _results()))
+
+
+def test_a_video_without_names_of_frames_is_asked_all_the_same(tmp_path):
+    truth = _truth()
+    truth["videos"][0]["file_names"] = None
+    wrong = [row | {"category_id": 99} for row in _results()]
+    assert score.score_files(*_write(tmp_path, truth, wrong)).reason
