@@ -219,7 +219,7 @@ def by_video(truth, results):
             path.write_text(json.dumps(content))
         with open_pool(1) as pool:
             known = readers.true_tracks(paths[0])
-            return pool.run(one, known, paths[1], may_be_empty=True).parts
+            return pool.run(one, known, paths[1], may_be_empty=True)
 
 
 def attention(workdir):

@@ -71,7 +71,8 @@ def make(folder, videos, found, seed=0):
     for v in range(1, videos + 1):
         hw = (720, 1280) if rng.random() < 0.75 else (360, 640)
         frames = int(rng.integers(12, 37))
-        video = {"id": v, "height": hw[0], "width": hw[1], "file_names": [""] * frames}
+        names = [f"{v:05}/{t:05}.jpg" for t in range(frames)]
+        video = {"id": v, "height": hw[0], "width": hw[1], "file_names": names}
         content["videos"].append(video)
         paths = []
         for _ in range(2):

@@ -161,6 +161,17 @@ def commands(folder: Path) -> dict[str, list]:
     }
 
 
+def repeatable(examples: int, database=None) -> hypothesis.settings:
+    """So many examples, the same ones each time."""
+    return hypothesis.settings(
+        max_examples=examples,
+        deadline=None,
+        derandomize=True,
+        database=database,
+        suppress_health_check=list(hypothesis.HealthCheck),
+    )
+
+
 def run_command(line: list) -> None:
     """As from the shell; ends where the command says what is wrong, or is done."""
     with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):
@@ -270,13 +281,7 @@ def run_sources(examples: int, *, database=None) -> None:
     with tempfile.TemporaryDirectory() as root:
         every = exports(Path(root))
 
-        @hypothesis.settings(
-            max_examples=examples,
-            deadline=None,
-            derandomize=True,
-            database=database,
-            suppress_health_check=list(hypothesis.HealthCheck),
-        )
+        @repeatable(examples, database)
         @hypothesis.given(
             st.sampled_from(
                 [(n, file) for n, files in every.items() for file in files]
@@ -301,13 +306,7 @@ def run_sources(examples: int, *, database=None) -> None:
 def run(examples: int, *, database=None) -> None:
     """So many examples, the same ones each time."""
 
-    @hypothesis.settings(
-        max_examples=examples,
-        deadline=None,
-        derandomize=True,
-        database=database,
-        suppress_health_check=list(hypothesis.HealthCheck),
-    )
+    @repeatable(examples, database)
     @hypothesis.given(EDITS, DAMAGE, st.sampled_from([7, 300, 2**21]))
     def every_command_says_what_is_wrong(edits, damage, piece):
         with mock.patch.object(json_stream, "PIECE", piece):

@@ -85,8 +85,7 @@ def broken(
 ) -> Iterator[Broken]:
     """Yield what a record breaks of the rules of its kind."""
     for rule in _OF[record, lenient]:
-        test = rule.lenient if lenient else rule.test
-        if test is not None and (text := test(row, known)) is not None:
+        if (text := rule.test(row, known)) is not None:
             yield Broken(rule.level, text, rule.cure)
 
 
@@ -114,15 +113,11 @@ def require_each(
     lenient: bool = False,
 ) -> None:
     """Raise InputError for the first entry, one a frame, that breaks a rule."""
-    asked = [
-        (rule.lenient if lenient else rule.test, rule.cure)
-        for rule in _OF[record, lenient]
-        if rule.level == "error"
-    ]
+    rules = [rule for rule in _OF[record, lenient] if rule.level == "error"]
     for t, entry in enumerate(entries):
-        for test, cure in asked:
-            if test is not None and (text := test(entry, NOTHING)) is not None:
-                raise InputError(file, f"{where}, frame {t}", text, cure)
+        for rule in rules:
+            if (text := rule.test(entry, NOTHING)) is not None:
+                raise InputError(file, f"{where}, frame {t}", text, rule.cure)
 
 
 def mask(entry: object, size: Size, *, file: str | Path, where: str) -> RLE | None:
@@ -236,26 +231,27 @@ def _object(row: Any, known: Known) -> str | None:
     return None if isinstance(row, dict) else f"must be an object, is a {kind(row)}"
 
 
-def _whole(key: str) -> Test:
+def _member(key: str, holds: Callable[[Any], bool], text: str) -> Test:
     def test(row: dict, known: Known) -> str | None:
         if key not in row:
             return f"must have '{key}'"
-        if _is_whole(row[key]):
-            return None
-        return f"'{key}' must be a whole number, is {row[key]!r:.40}"
-
-    return test
-
-
-def _of_kind(key: str, kinds: Any, text: str) -> Test:
-    def test(row: dict, known: Known) -> str | None:
-        if key not in row:
-            return f"must have '{key}'"
-        if isinstance(row[key], kinds):
+        if holds(row[key]):
             return None
         return f"'{key}' must be {text}, is {row[key]!r:.40}"
 
     return test
+
+
+def _whole(key: str) -> Test:
+    return _member(key, _is_whole, "a whole number")
+
+
+def _number(key: str) -> Test:
+    return _member(key, lambda value: isinstance(value, Real), "a number")
+
+
+def _number_or_text(key: str) -> Test:
+    return _member(key, lambda x: isinstance(x, Real | str), "a number or a text")
 
 
 def _exact(key: str) -> Test:
@@ -472,17 +468,13 @@ def _ids(record: str, key: str, lenient: Test) -> tuple[Rule, ...]:
     )
 
 
-def _any_id(key: str) -> Test:
-    return _of_kind(key, Real | str, "a number or a text")
-
-
 RULES: tuple[Rule, ...] = (
     Rule("list", E, _stands, "add the list", _stands),
     Rule("list", E, _no_meta, META[1], _no_meta),
     Rule("list", E, _list, "write a list of objects", _list),
     Rule("videos", E, _lists_videos, "add the videos"),
     Rule("entry", E, _object, "remove it or write an object", _object),
-    *_ids("video", "id", _any_id("id")),
+    *_ids("video", "id", _number_or_text("id")),
     # The evaluation needs the size of videos that have true masks.
     Rule("size", E, _side("height"), PIXELS, _side("height")),
     Rule("size", E, _side("width"), PIXELS, _side("width")),
@@ -490,14 +482,14 @@ RULES: tuple[Rule, ...] = (
     Rule("video", E, _length, "correct or remove 'length'"),
     Rule("file name", E, _file_name, "name the file of the frame"),
     Rule("file name", W, _inside, "write it relative to that folder"),
-    *_ids("category", "id", _any_id("id")),
+    *_ids("category", "id", _number_or_text("id")),
     Rule("category", E, _class_name, "name the class"),
-    *_ids("annotation", "id", _of_kind("id", Real, "a number")),
+    *_ids("annotation", "id", _number("id")),
     Rule("annotation", W, _not_zero, "number tracks from 1, or it can never be found"),
     # Where it belongs; the evaluation passes over one whose video is not listed.
-    *_ids("belongs", "video_id", _any_id("video_id")),
+    *_ids("belongs", "video_id", _number_or_text("video_id")),
     Rule("belongs", E, _listed("video_id", "videos"), "correct it, or add the video"),
-    *_ids("belongs", "category_id", _any_id("category_id")),
+    *_ids("belongs", "category_id", _number_or_text("category_id")),
     Rule("belongs", E, _listed("category_id", "categories"), "correct it, or add it"),
     # What it shows.
     Rule("track", W, _crowd_told, "add 'iscrowd': 0, or 1 for a group"),
@@ -522,24 +514,21 @@ RULES: tuple[Rule, ...] = (
     Rule("mask", W, _runs, "encode it again: evaluators disagree on it"),
     # Results.
     Rule("result", E, _of_video, "give one result a track", _of_video),
-    *_ids("result", "video_id", _any_id("video_id")),
+    *_ids("result", "video_id", _number_or_text("video_id")),
     Rule("result", E, _listed("video_id", "videos"), OTHER_SET, _video_there),
-    *_ids("result", "category_id", _any_id("category_id")),
+    *_ids("result", "category_id", _number_or_text("category_id")),
     Rule("result", E, _listed("category_id", "categories"), OTHER_SET),
-    Rule(
-        "result", E, _score, "say how sure it is", _of_kind("score", Real, "a number")
-    ),
+    Rule("result", E, _score, "say how sure it is", _number("score")),
     Rule("result", E, _masks, "add one mask or null for each frame", _masks),
     Rule("result", E, _per_frame("segmentations"), NULLS),
     Rule("result mask", E, _text_mask, "encode it by pycocotools.mask.encode"),
 )
 
-_OF = {
-    (record, lenient): tuple(
-        rule
-        for rule in RULES
-        if rule.record == record and not (lenient and not rule.lenient)
-    )
-    for record in {rule.record for rule in RULES}
-    for lenient in (False, True)
+# By record, and whether it is read leniently.
+_OF: dict[tuple[str, bool], list[Rule]] = {
+    (rule.record, lenient): [] for rule in RULES for lenient in (False, True)
 }
+for rule in RULES:
+    _OF[rule.record, False].append(rule)
+    if rule.lenient is not None:
+        _OF[rule.record, True].append(rule._replace(test=rule.lenient))

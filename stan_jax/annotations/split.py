@@ -124,14 +124,15 @@ def categories_of(path: str | Path) -> dict[int, set[int]]:
 def listed(path: str | Path, names: str | Path) -> set[int]:
     """The ids of the videos that a text names, one a line, by id or by folder.
 
-    Raises: InputError for a line that names none, or several, and where no video or
-    every one is named.
+    Raises: InputError for a line that names none, or several, and where none is named.
     """
     known: dict[str, list[int]] = {}
-    number = 0
     for key, i, row in json_stream.members(path):
         if key == "videos" and i not in (None, json_stream.START):
-            number += 1
+            where = rules.place(key, i, row)
+            for record in ("entry", "video"):
+                rules.require(record, row, file=path, where=where)
+            rules.require_each("file name", row["file_names"], file=path, where=where)
             first = PurePosixPath(rules.posix(row["file_names"][0]))
             for name in {str(row["id"]), str(first.parent), first.parent.name}:
                 known.setdefault(name, []).append(row["id"])
@@ -148,9 +149,8 @@ def listed(path: str | Path, names: str | Path) -> set[int]:
             rule = f"'{name}' must be one video of {path}, is {len(found)}"
             raise InputError(names, f"line {n}", rule)
         chosen.add(found[0])
-    if not 0 < len(chosen) < number:
-        rule = f"must name some of the {number} videos, names {len(chosen)}"
-        raise InputError(names, "", rule)
+    if not chosen:
+        raise InputError(names, "", "must name a video in each line, names none")
     return chosen
 
 

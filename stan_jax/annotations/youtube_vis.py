@@ -291,7 +291,7 @@ def read_plain(
     """
     root = read_any(path, hook)
     if not isinstance(root, dict):
-        rule = f"must hold an object, holds a {_kind(root)}"
+        rule = f"must hold an object, holds a {rules.kind(root)}"
         raise InputError(path, "", rule, json_stream.instead(root))
     if not meta and rules.is_meta(root.get("videos")):
         raise InputError(path, "", *rules.META)
@@ -405,7 +405,3 @@ def list_of(path: Path, root: dict, key: str) -> list[dict]:
     for i, row in enumerate(rows):
         rules.require("entry", row, file=path, where=rules.place(key, i, row))
     return rows
-
-
-def _kind(value: object) -> str:
-    return type(value).__name__

@@ -73,12 +73,9 @@ def run(args: argparse.Namespace) -> None:
         found = recognise.recognise(args.source)
         print(f"{found.source}: {found.why}: stan convert {found.kind}")
         kind, args.source = found.kind, str(found.source)
-    known = {"results"} if kind in TARGETS else table.OPTIONS[kind]
-    for name in ("suffix", "classes", "palette", "images", "frames", "length", "seed"):
-        if getattr(args, name) is not None and name not in known:
+    for name in sorted(set().union(*table.OPTIONS.values())):
+        if getattr(args, name) is not None and name not in table.OPTIONS[kind]:
             raise InputError(f"--{name}", "", f"means nothing to convert {kind}")
-    if args.results is not None and kind not in TARGETS:
-        raise InputError("--results", "", f"means nothing to convert {kind}")
     if args.suffix is not None and not args.suffix.startswith("."):
         raise InputError("--suffix", "", f"must begin with a dot, is {args.suffix}")
     if kind in TARGETS:

@@ -56,6 +56,9 @@ def run(args: argparse.Namespace) -> None:
     shares = [1 / folds] * folds if args.folds else [1 - args.val, args.val]
     if given is None:
         dealt = split.parts(categories, shares, args.seed)
+    elif len(given) == len(categories):
+        rule = f"must name some of the {len(given)} videos, names all"
+        raise InputError(args.videos, "", rule)
     else:
         dealt = {video: int(video in given) for video in categories}
     Path(args.out).mkdir(parents=True, exist_ok=True)

@@ -18,5 +18,5 @@ def evaluate_files(
     with open_pool(workers) as pool:
         truth = readers.true_tracks(instances_path)
         ids = [c["id"] for c in truth.categories]
-        compared = pool.run(partial(one_video, ids), truth, results_path)
-    return total(ids, compared.parts)
+        parts = pool.run(partial(one_video, ids), truth, results_path)
+    return total(ids, parts)

@@ -106,12 +106,12 @@ def score_files(
         paths = instances_path, results_path
         work = partial(_one_video, options, score.groups, paths, ids)
         run = partial(pool.run, truth=truth, results_path=results_path)
-        parts = run(work, only=options.videos).parts
+        parts = run(work, only=options.videos)
         for video_id, part in parts.items():
             score.add_matched(video_id, part.matched)
         stats, reason = score.finish(), ""
         if stats["AP"] < reasons.NOTHING:
-            told = run(partial(_facts, options, ids), only=options.videos).parts
+            told = run(partial(_facts, options, ids), only=options.videos)
             reason = f"AP is about 0: {reasons.reason(told.values())}"
     curves = {name: stats.pop(name) for name in ("precision", "recall", "scores")}
     official = {name: float(value) for name, value in stats.items()}

@@ -24,7 +24,7 @@ def evaluate_files(
         work = partial(
             tracking.count, instances_path=instances_path, results_path=results_path
         )
-        counts = pool.run(work, truth, results_path, may_be_empty=True).parts
+        counts = pool.run(work, truth, results_path, may_be_empty=True)
     total = tracking.Total()
     for video in in_order(truth, counts, instances_path):
         total.add(video)

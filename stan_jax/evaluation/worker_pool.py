@@ -9,7 +9,7 @@ from collections.abc import Callable, Container, Generator
 from concurrent.futures import Future, ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from stan_jax.errors import InputError
 from stan_jax.metrics.tracks import PredictedTrack, TrueTrack
@@ -20,13 +20,6 @@ BACKLOG = 4  # videos that wait for each helper: enough to keep it busy
 
 # What is done with a video: (record of the video, true tracks, found tracks) -> part.
 Work = Callable[[dict, list[TrueTrack], list[PredictedTrack]], Any]
-
-
-class Compared(NamedTuple):
-    """Result of the work on every video, and the number of predictions by category."""
-
-    parts: dict[Any, Any]  # video id -> part
-    found: Counter
 
 
 class WorkerPool:
@@ -44,8 +37,10 @@ class WorkerPool:
         *,
         may_be_empty: bool = False,
         only: Container | None = None,
-    ) -> Compared:
+    ) -> dict[Any, Any]:
         """Do the work with every video, or `only` some, while the results are read.
+
+        Returns: what came of it by the video's id.
 
         Memory holds the parts, and with each helper a few videos. The work must be
         known to the helpers: a function of a module, or a partial of one.
@@ -85,7 +80,7 @@ class WorkerPool:
         while self._open:
             video_id, future = self._open.popitem()
             parts[video_id] = future.result()
-        return Compared(parts, counts)
+        return parts
 
 
 def _one_video(work: Work, video: dict, true: Callable, found: Callable) -> Any:

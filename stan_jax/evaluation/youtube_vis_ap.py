@@ -30,8 +30,8 @@ def evaluate_files(
     with open_pool(workers) as pool:
         truth = readers.true_tracks(instances_path)
         score = VideoAp([c["id"] for c in truth.categories], class_agnostic)
-        compared = pool.run(partial(_matched, score.groups), truth, results_path)
-    for video_id, matched in compared.parts.items():
+        parts = pool.run(partial(_matched, score.groups), truth, results_path)
+    for video_id, matched in parts.items():
         score.add_matched(video_id, matched)
     return score.finish()
 

@@ -127,8 +127,6 @@ def _masks_of(here: Scene, side: int, kinds: Sequence) -> Counter:
 
 def held(here: Scene) -> Held:
     """Return all counts of a scene."""
-    if not here.masks_true or not here.masks_predicted:
-        return one_sided(here.masks_true, here.masks_predicted)
     return Held(hota(here), clear(here), identity(here))
 
 
@@ -264,9 +262,9 @@ def scene(
 
 def hota(scene: Scene) -> dict[str, np.ndarray]:
     """Counts and association of one video, each over ALPHAS."""
-    result = {k: np.zeros(len(ALPHAS)) for k in ("TP", "FN", "FP", *MEANS)}
     if not scene.masks_true or not scene.masks_predicted:
         return one_sided(scene.masks_true, scene.masks_predicted).hota
+    result = {k: np.zeros(len(ALPHAS)) for k in ("TP", "FN", "FP", *MEANS)}
     # First pass: how well two tracks fit over the whole video.
     alignment = np.zeros((scene.num_true, scene.num_predicted))
     seen_true, seen_predicted = (
@@ -333,11 +331,9 @@ def _rates(result: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 def clear(scene: Scene) -> dict[str, Any]:
     """Counts of one video, by TrackEval's names."""
-    counts: dict[str, Any] = dict(
-        CLR_TP=0, CLR_FN=0, CLR_FP=0, IDSW=0, Frag=0, MOTP_sum=0.0
-    )
     if not scene.masks_true or not scene.masks_predicted:
         return one_sided(scene.masks_true, scene.masks_predicted).clear
+    counts = one_sided(0, 0).clear
     last, before = (np.full(scene.num_true, -1) for _ in range(2))  # -1: no track yet
     begun = np.zeros(scene.num_true, int)
     for true, predicted, overlap in scene.frames:

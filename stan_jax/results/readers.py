@@ -31,7 +31,6 @@ class TracksByVideo(Mapping):
     def __init__(self, read: Callable[[list[tuple[Any, Any]]], list]):
         self.store, self._read = RecordStore(), read
         self._places: dict[Any, list[tuple[int, Any]]] = {}
-        self.counts: Counter = Counter()  # tracks by category
 
     def put(self, video_id, place: int, beside: Any = None) -> None:
         """A record that lies on the store is one of this video's."""
@@ -117,7 +116,6 @@ def true_tracks(path: str | Path) -> Truth:
             video = by_id[annotation["video_id"]]
             size = {k: video[k] for k in ("id", "height", "width") if k in video}
             tracks.put(video["id"], annotation["place"], size)
-            tracks.counts[annotation["category_id"]] += 1
     odd = {
         "share their id with another video": len(videos) - len(by_id),
         "share their id with another category": len(categories) - len(category_ids),

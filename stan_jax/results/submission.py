@@ -93,17 +93,18 @@ def _broken(
 ) -> Iterator[str]:
     """The rules that one row breaks; seen: what earlier rows tell of each video."""
     video, masks = row.get("video_id"), row.get("segmentations")
+    if isinstance(video, int):
+        seen.setdefault(video, rules.Size(0, 0, 0))
     sound = True
     for found in rules.broken("result", row, known):
         if found.level == "error":
             sound = False
             yield f"{found.rule}; {found.cure}"
-    if not isinstance(masks, list) or not isinstance(video, int):
+    size = known.size(row)
+    if not sound or size is None or not isinstance(masks, list):
         return
-    size = known.size(row) or seen.get(video) or rules.Size(0, 0, len(masks))
-    seen.setdefault(video, size)
-    if not sound:
-        return
+    if not size.frames:
+        size = seen[row["video_id"]] = size._replace(frames=len(masks))
     for t, mask in enumerate(masks):
         for found in rules.broken("result mask", mask):
             yield f"frame {t}: {found.rule}; {found.cure}"
@@ -117,7 +118,8 @@ def _broken(
         if not height:
             continue
         if not size.height:
-            size = seen[video] = size._replace(height=height, width=width)
+            size = size._replace(height=height, width=width)
+            seen[row["video_id"]] = size
         if (height, width) != size[:2]:
             want = [*size[:2]]
             yield f"frame {t}: size must be {want} as the video's, is {[height, width]}"

@@ -211,7 +211,7 @@ def test_cocovid_frames_are_put_in_order(tmp_path):
         ("images", 1, "id", 12, "id 12 must be that of one image in the whole file"),
         ("images", 0, "frame_id", 0, "frame_id 0 must be that of one image"),
         ("images", 0, "height", 21, "a/2.jpg must have the size of the first frame"),
-        ("images", 1, "height", "20", "height and width must be whole numbers"),
+        ("images", 1, "height", "20", "height must be a whole number from 1 up"),
         ("videos", 0, "id", 5, "video 5: must have images"),
     ],
 )

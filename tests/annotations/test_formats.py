@@ -26,7 +26,7 @@ from stan_jax.annotations.formats import (
     writers,
 )
 from stan_jax.annotations.formats.collected import UNITS
-from stan_jax.commands import main
+from stan_jax.commands import convert, main
 from stan_jax.errors import InputError
 from stan_jax.masks import codec
 
@@ -668,13 +668,20 @@ def test_endings_in_capitals_are_read_and_hidden_folders_passed_over(tmp_path):
     track = f'<track id="0" label="dog">{MASK.format(1, 0)}</track>'
     for name in ("c/a/annotations.xml", "c/b/Annotations.XML", "c/.t/annotations.xml"):
         write(tmp_path / name, cvat(track))
-    assert len(balanced(cvat_xml.read(tmp_path / "c"))["videos"]) == 2
+    write(tmp_path / "c/b10/annotations.xml", cvat(track))
+    write(tmp_path / "c/b2/annotations.xml", cvat(track))
+    folders = [
+        names[0].split("/")[0]
+        for names in files(cvat_xml.read(tmp_path / "c").official())
+    ]
+    assert folders == ["a", "Annotations", "b2", "b10"]
     for t, name in enumerate(("0.json", "1.JSON", ".x/2.json")):
         frame(tmp_path / "l" / name, shape("cat", 0, 0), name=f"{t}.jpg")
     write(tmp_path / "l/classes.json", ["cat"])
     read = labelme.read(tmp_path / "l")
     assert files(balanced(read)) == [["0.jpg", "1.jpg"]]
-    assert "classes.json is no file of labelme: passed over" in read.balance.notes
+    text = "note: 1 json are no files of labelme: passed over, e.g. classes.json"
+    assert text in read.balance.lines()
     rle = codec.encode(boxed(0, 0))["counts"]
     for name in ("0001.TXT", "0002.txt"):
         write(tmp_path / "m" / name, f"0 1001 1 6 9 {rle}\n")
@@ -735,8 +742,8 @@ def test_folders_of_objects_may_have_numbers_with_holes(tmp_path):
 def test_frames_of_one_name_are_told(tmp_path):
     for t in range(2):
         frame(tmp_path / f"{t}.json", shape("cat", 0, 0), name="same.jpg")
-    notes = labelme.read(tmp_path).balance.notes
-    assert "same.jpg is 2 frames of its video: which is which?" in notes
+    lines = labelme.read(tmp_path).balance.lines()
+    assert "note: 1 frames share their name with another, e.g. same.jpg" in lines
 
 
 # ---- recognised
@@ -805,6 +812,11 @@ def test_folders_are_recognised_by_what_lies_in_them(tmp_path):
 
 
 # ---- the command
+
+
+def test_the_command_names_every_format():
+    assert convert.SOURCES == [*table.SOURCES]
+    assert convert.TARGETS == [*table.TARGETS]
 
 
 def test_auto_says_what_it_is_and_converts_it(tmp_path, capsys):
@@ -891,11 +903,15 @@ def test_a_way_back_that_fails_leaves_nothing(tmp_path, monkeypatch, target, the
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def number(drawn, cells):
+def painted_in(drawn):
     """Return what stands in each frame of each video: track, class and mask."""
     return [
         [
-            [(n, t["category"], boxed(*t[cells][f])) for n, t in rows if t[cells][f]]
+            [
+                (n, t["category"], boxed(*t["cells"][f]))
+                for n, t in rows
+                if t["cells"][f]
+            ]
             for f in range(length)
         ]
         for length, tracks in drawn
@@ -904,7 +920,7 @@ def number(drawn, cells):
 
 
 def to_labelme(drawn, out):
-    for v, frames in enumerate(number(drawn, "cells")):
+    for v, frames in enumerate(painted_in(drawn)):
         for t, rows in enumerate(frames):
             shapes = []
             for n, c, mask in rows:
@@ -919,7 +935,7 @@ def to_labelme(drawn, out):
 
 def to_label_studio(drawn, out):
     tasks = []
-    for v, frames in enumerate(number(drawn, "cells")):
+    for v, frames in enumerate(painted_in(drawn)):
         for t, rows in enumerate(frames):
             found = [
                 region(CLASSES[c - 1], mask, f"{n}.{t}", meta={"text": [str(n)]})
@@ -930,7 +946,7 @@ def to_label_studio(drawn, out):
 
 
 def to_objects(drawn, out):
-    for v, frames in enumerate(number(drawn, "cells")):
+    for v, frames in enumerate(painted_in(drawn)):
         png(
             out / f"v{v}/0/0.png", np.zeros(HW, np.uint8)
         )  # it is a video, empty or not
@@ -941,7 +957,7 @@ def to_objects(drawn, out):
 
 
 def painted(drawn, of, channels):
-    for v, frames in enumerate(number(drawn, "cells")):
+    for v, frames in enumerate(painted_in(drawn)):
         for t, rows in enumerate(frames):
             pixels = np.zeros((*HW, channels), np.uint16 if channels == 1 else np.uint8)
             for n, c, mask in rows:
@@ -972,7 +988,7 @@ def to_colours(drawn, out):
 
 def to_stills(drawn, out):
     images, rows = [], []
-    for v, frames in enumerate(number(drawn, "cells")):
+    for v, frames in enumerate(painted_in(drawn)):
         for t, shown in enumerate(frames):
             image = {"id": len(images) + 1, "file_name": f"{v}-{t}.jpg"}
             images.append(image | {"height": HW[0], "width": HW[1]})
@@ -1005,7 +1021,7 @@ def test_what_is_read_is_written_or_counted(tmp_path_factory, source, drawn):
     root = balanced(found)
     shown = [
         [(mask, n) for n, _, mask in rows]
-        for frames in number(drawn, "cells")
+        for frames in painted_in(drawn)
         for rows in frames
     ]
     if source in PAINTED:  # what lies in front
@@ -1086,10 +1102,12 @@ def test_pngs_tell_what_they_cannot_hold(tmp_path):
     root = {"videos": videos, "annotations": [row | {"iscrowd": 1}]}
     root["categories"] = [{"id": 1, "name": "cat"}]
     dataset = youtube_vis.of_json(Path("i"), root, ".")
-    assert writers.id_images(dataset, tmp_path).notes == [
-        "1 crowds are objects like others in it",
-        "video 1: names do not give the order of its frames: PNGs have numbers",
-        "video 1: a/b is a-b in it",
+    lines = writers.id_images(dataset, tmp_path).lines()
+    assert [line for line in lines if line.startswith("note")] == [
+        "note: 1 videos have numbers for frames: names do not give their order, e.g."
+        " video 1",
+        "note: 1 videos have the name of their folder in another form, e.g. a/b is a-b",
+        "note: 1 crowds are objects like others in it",
     ]
 
 

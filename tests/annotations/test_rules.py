@@ -69,13 +69,7 @@ def each_odd_pair(examples, folder, judge):
     """Judge sound files after some edits; the same ones each time."""
     paths = folder / "instances.json", folder / "results.json"
 
-    @hypothesis.settings(
-        max_examples=examples,
-        deadline=None,
-        derandomize=True,
-        database=None,
-        suppress_health_check=list(hypothesis.HealthCheck),
-    )
+    @fuzz.repeatable(examples)
     @hypothesis.given(fuzz.EDITS)
     def run(edits):
         root = fuzz.broken(edits)

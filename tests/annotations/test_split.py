@@ -197,8 +197,8 @@ def test_videos_are_split_by_a_list_of_folders_or_ids(make_folder, tmp_path, lin
     ("lines", "rule"),
     [
         ("v9", r"line 1: 'v9' must be one video of .*, is 0"),
-        ("", "must name some of the 2 videos, names 0"),
-        ("v0\nv1", "must name some of the 2 videos, names 2"),
+        ("", "must name a video in each line, names none"),
+        ("v0\nv1", "must name some of the 2 videos, names all"),
         (None, "must be a readable text"),
     ],
 )

@@ -129,6 +129,19 @@ def test_scores_of_some_videos_are_those_of_a_file_of_them_alone(
     assert f"HOTA {want.tracking['HOTA']:.3f}" in out
 
 
+def test_a_list_of_videos_may_name_all_and_needs_their_frames(case, tmp_path):
+    ids = [video["id"] for video in json.loads(case[0].read_text())["videos"]]
+    text = tmp_path / "all.txt"
+    text.write_text("\n".join(map(str, ids)))
+    main.main(["score", *map(str, case), "--videos", str(text)])
+    paths = _spoilt(case, tmp_path, lambda truth, _: truth["videos"][0].pop("length"))
+    root = json.loads(paths[0].read_text())
+    del root["videos"][0]["file_names"]
+    paths[0].write_text(json.dumps(root))
+    with pytest.raises(SystemExit, match="file_names must be a list, is absent"):
+        main.main(["score", *map(str, paths), "--videos", str(text)])
+
+
 def test_tracking_metrics_may_leave_out_low_scores(case, tmp_path, capsys):
     scores = sorted(row["score"] for row in json.loads(case[1].read_text()))
     least = scores[len(scores) // 2]

@@ -105,6 +105,14 @@ def test_every_broken_rule_is_named_and_no_zip_written(
     assert not out.exists()
 
 
+def test_a_video_with_a_broken_row_alone_is_listed_all_the_same(tmp_path):
+    root, rows = small()
+    rows[1]["segmentations"] = None
+    verdict = submission.check(*written(tmp_path, root, rows))
+    assert len(verdict.errors) == 1
+    assert not any("is not listed" in text for text in verdict.warnings)
+
+
 def test_all_rows_are_looked_at(tmp_path):
     root, rows = small()
     rows[0]["score"], rows[1]["video_id"] = None, 9

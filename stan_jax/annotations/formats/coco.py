@@ -198,14 +198,8 @@ def with_masks(root: dict, file: str | Path) -> list[dict]:
 
 def size_of(row: dict, file, where: str) -> tuple[int, int]:
     """Return height and width of an image. Raises: InputError where they are none."""
-    height, width = row.get("height"), row.get("width")
-    for side in (height, width):
-        if not isinstance(side, int) or isinstance(side, bool) or side < 1:
-            rule = "height and width must be whole numbers from 1 up, one is"
-            raise InputError(file, where, f"{rule} {side!r:.40}")
-    assert isinstance(height, int)
-    assert isinstance(width, int)
-    return height, width
+    rules.require("size", row, file=file, where=where)
+    return row["height"], row["width"]
 
 
 def mask_of(row: dict, size: tuple, file, where: str) -> RLE | None:

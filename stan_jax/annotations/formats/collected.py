@@ -21,6 +21,7 @@ from stan_jax.media.pictures import natural
 UNITS = "videos", "frames", "tracks", "masks"
 BOXES = "are boxes alone"
 EMPTY = "have no pixel"
+MOST_CELLS = 2**26  # of a frame: more would be a slip, and take the memory
 
 
 class Balance:
@@ -122,8 +123,7 @@ class Collected:
         self.balance.read["frames"] += len(names)
         for name, often in Counter(names).items():
             if often > 1:
-                note = f"{name} is {often} frames of its video: which is which?"
-                self.balance.notes.append(note)
+                self.balance.tell("frames share their name with another", name)
         return number
 
     def mask(
@@ -224,18 +224,18 @@ def _row(number: int, track: dict[str, Any], shown: list[RLE]) -> dict[str, Any]
     }
 
 
-def found_below(folder: Path, ending: str) -> list[Path]:
-    """Return the files of an ending, `.xml` or `.XML`, as people count; none hidden."""
-    return sorted(
-        (
-            file
-            for file in folder.rglob("*")
-            if file.suffix.lower() == ending
-            and file.is_file()
-            and not any(x.startswith(".") for x in file.relative_to(folder).parts)
-        ),
-        key=natural,
-    )
+def found_below(folder: Path, ending: str | None = None) -> list[Path]:
+    """Return the files below a folder, folders and names as people count; none hidden.
+
+    ending: of the names, such as `.xml`, which finds `.XML` as well; None is any.
+    """
+    found = []
+    for file in folder.rglob("*"):
+        parts = file.relative_to(folder).parts
+        hidden = any(part.startswith(".") for part in parts)
+        if ending in (None, file.suffix.lower()) and file.is_file() and not hidden:
+            found.append(([natural(Path(part)) for part in parts], file))
+    return [file for _, file in sorted(found)]
 
 
 def named(kinds: set[int], names: Sequence[str]) -> list[dict[str, Any]]:

@@ -17,19 +17,20 @@ from jaxtyping import Bool
 from stan_jax.annotations import youtube_vis
 from stan_jax.annotations.formats.collected import (
     BOXES,
+    EMPTY,
+    MOST_CELLS,
     Balance,
     Collected,
     by_name,
     found_below,
 )
-from stan_jax.annotations.formats.writers import start
+from stan_jax.annotations.formats.writers import places, start
 from stan_jax.errors import InputError
 from stan_jax.masks import codec, segmentations
 from stan_jax.masks.codec import RLE
 from stan_jax.media.pictures import is_image
 
 NO_AREA = "are lines, points or cuboids: no area"
-MOST_CELLS = 2**26  # of a frame
 
 
 def read(source: str | Path, *, suffix: str = ".PNG") -> Collected:
@@ -192,7 +193,7 @@ def _mask(
     if shape.tag not in read:
         return None, NO_AREA
     try:
-        return read[shape.tag](shape, size), "have no pixel"
+        return read[shape.tag](shape, size), EMPTY
     except (ValueError, KeyError) as error:
         rule = f"<{shape.tag}> must give a mask: {error}"
         raise InputError(file, where, rule) from None
@@ -247,13 +248,8 @@ def write(dataset: youtube_vis.Dataset, out: str | Path) -> Balance:
 
     Raises: InputError where such a file is there already.
     """
-    balance, names = start(dataset), youtube_vis.unique_names(dataset.videos)
-    crowds = 0
-    Path(out).mkdir(parents=True, exist_ok=True)
+    balance, paths, crowds = start(dataset), places(dataset, out, ".xml"), 0
     for video in dataset.videos:
-        path = Path(out) / f"{names[video.id]}.xml"
-        if path.exists():
-            raise InputError(path, "", "must not be there already")
         root = ElementTree.Element("annotations")
         ElementTree.SubElement(root, "version").text = "1.1"
         _write_task(root, video, [c.name for c in dataset.categories])
@@ -274,7 +270,8 @@ def write(dataset: youtube_vis.Dataset, out: str | Path) -> Balance:
                     continue
                 ElementTree.SubElement(element, "mask", _shape(mask, t, hidden))
         ElementTree.indent(root)
-        path.write_bytes(ElementTree.tostring(root, "utf-8", xml_declaration=True))
+        text = ElementTree.tostring(root, "utf-8", xml_declaration=True)
+        paths[video.id].write_bytes(text)
     if crowds:
         balance.notes.append(f"{crowds} crowds are tracks like others in it")
     balance.notes.append("frames have numbers in it, no names")

@@ -15,7 +15,12 @@ from jaxtyping import Int
 from PIL import Image
 
 from stan_jax.annotations import youtube_vis
-from stan_jax.annotations.formats.collected import Collected, by_name, named
+from stan_jax.annotations.formats.collected import (
+    Collected,
+    by_name,
+    found_below,
+    named,
+)
 from stan_jax.errors import InputError
 from stan_jax.masks import codec
 from stan_jax.media.pictures import is_image, natural
@@ -226,12 +231,12 @@ def objects(
             {file.stem for _, files in places for file in files},
             key=lambda stem: natural(Path(stem)),
         )
-        size, masks = None, []
+        size, masks, times = None, [], {stem: t for t, stem in enumerate(stems)}
         for place, files in places:
             for file in files:
                 ids = _ids(file)
                 size = _same_size(size, ids, file, parent.name)
-                masks.append((place.name, stems.index(file.stem), file, ids > 0))
+                masks.append((place.name, times[file.stem], file, ids > 0))
         names = [f"{parent.name}/{stem}{suffix}" for stem in stems]
         video = found.video(names, size or (0, 0))
         for key, t, file, mask in masks:
@@ -292,19 +297,15 @@ def pngs(folder: Path) -> dict[Path, list[Path]]:
     if not folder.is_dir():
         raise InputError(folder, "", "must be a folder of folders of PNGs")
     found = defaultdict(list)
-    for file in folder.rglob("*"):
-        hidden = any(x.startswith(".") for x in file.relative_to(folder).parts)
-        if file.suffix.lower() == ".png" and file.is_file() and not hidden:
-            found[file.parent].append(file)
+    for file in found_below(folder, ".png"):
+        found[file.parent].append(file)
     for place in [x for x in found if x.name == "images"]:
         if place.with_name("instances") in found:  # the frames, as CVAT has them
             del found[place]
     if not found:
         rule = "must hold folders of PNGs, holds none, at any depth"
         raise InputError(folder, "", rule)
-    return {
-        place: sorted(found[place], key=natural) for place in sorted(found, key=natural)
-    }
+    return {place: found[place] for place in sorted(found, key=natural)}
 
 
 def _folders(folder: Path) -> list[tuple[Path, list[Path]]]:

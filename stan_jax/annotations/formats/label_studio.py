@@ -14,16 +14,21 @@ import numpy as np
 from jaxtyping import UInt8
 
 from stan_jax.annotations import rules, youtube_vis
-from stan_jax.annotations.formats.collected import Collected, by_name
+from stan_jax.annotations.formats.collected import (
+    BOXES,
+    EMPTY,
+    MOST_CELLS,
+    Collected,
+    by_name,
+)
 from stan_jax.errors import InputError
 from stan_jax.masks import codec, segmentations
 from stan_jax.masks.codec import RLE
 from stan_jax.media.pictures import natural
 
 AREAS = "brushlabels", "polygonlabels"
-BOXES = "rectanglelabels", "videorectangle"
+RECTANGLES = "rectanglelabels", "videorectangle"
 UPLOADED = re.compile(r"^[0-9a-f]{8}-")  # put before the name of what is uploaded
-MOST_CELLS = 2**26  # of a frame
 
 
 class Region(NamedTuple):
@@ -133,24 +138,14 @@ def _regions(found: Collected, task: dict, where: str, length: int) -> list[Regi
     if not isinstance(given, list) or not all(isinstance(a, dict) for a in given):
         raise InputError(file, where, "annotations must be a list of objects")
     valid = [a for a in given if not a.get("was_cancelled")]
-    guesses = task.get("predictions") or []
-    for reason, some in (
-        ("are of an annotation that was cancelled", given),
-        ("are predictions, which nobody has accepted", guesses),
-    ):
-        for other in some if isinstance(some, list) else ():
-            if isinstance(other, dict) and (
-                some is guesses or other.get("was_cancelled")
-            ):
-                for _ in _rows(other):
-                    found.balance.read["masks"] += 1
-                    found.balance.leave("masks", reason, where)
     valid.sort(key=lambda a: not a.get("ground_truth"))
-    for other in valid[1:]:
-        for _ in other.get("result") or ():
-            found.balance.read["masks"] += 1
-            reason = "are of a second annotation of the same task"
-            found.balance.leave("masks", reason, where)
+    cancelled = [a for a in given if a.get("was_cancelled")]
+    for reason, others in (
+        ("are of an annotation that was cancelled", cancelled),
+        ("are of a second annotation of the same task", valid[1:]),
+        ("are predictions, which nobody has accepted", task.get("predictions")),
+    ):
+        _pass_over(found, others, reason, where)
     rows = (valid[0].get("result") or []) if valid else []
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise InputError(file, where, "result must be a list of objects")
@@ -192,9 +187,14 @@ def _regions(found: Collected, task: dict, where: str, length: int) -> list[Regi
     return regions
 
 
-def _rows(annotation: dict) -> list:
-    rows = annotation.get("result")
-    return rows if isinstance(rows, list) else []
+def _pass_over(found: Collected, annotations: Any, reason: str, where: str) -> None:
+    """Count what annotations have drawn as left out."""
+    for annotation in annotations if isinstance(annotations, list) else ():
+        rows = annotation.get("result") if isinstance(annotation, dict) else None
+        for row in rows if isinstance(rows, list) else ():
+            if not isinstance(row, dict) or row.get("type") != "relation":
+                found.balance.read["masks"] += 1
+                found.balance.leave("masks", reason, where)
 
 
 def _linked(rows: list[dict]) -> dict[str, str]:
@@ -227,15 +227,15 @@ def _read_film(
             cure = "relate the regions of an object, or give each a meta text"
             raise InputError(file, film.names[t], rule, cure)
     for region in film.regions:
-        mask, reason = None, "have no pixel"
+        mask, reason = None, EMPTY
         if region.kind in AREAS:
             read = _brush if region.kind == "brushlabels" else _polygon
             try:
                 mask = read(region.value, region.size)
             except (ValueError, TypeError, KeyError) as error:
                 raise InputError(file, region.where, f"value: {error}") from None
-        elif region.kind in BOXES:
-            reason = "are boxes alone"
+        elif region.kind in RECTANGLES:
+            reason = BOXES
         else:
             reason = f"are of type '{region.kind}': no masks"
         area = region.kind in AREAS

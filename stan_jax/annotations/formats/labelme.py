@@ -13,7 +13,13 @@ from PIL import Image
 
 from stan_jax.annotations import rules, youtube_vis
 from stan_jax.annotations.formats.coco import records, size_of
-from stan_jax.annotations.formats.collected import Collected, by_name, found_below
+from stan_jax.annotations.formats.collected import (
+    BOXES,
+    EMPTY,
+    Collected,
+    by_name,
+    found_below,
+)
 from stan_jax.errors import InputError
 from stan_jax.masks import codec, segmentations
 from stan_jax.masks.codec import RLE
@@ -39,8 +45,8 @@ def read(folder: str | Path) -> Collected:
         if _is_frame(file):
             places[file.parent].append(file)
         else:
-            note = f"{file.relative_to(folder)} is no file of labelme: passed over"
-            found.balance.notes.append(note)
+            text = "json are no files of labelme: passed over"
+            found.balance.tell(text, str(file.relative_to(folder)))
     frames = {
         place: [(file, _read(file)) for file in places[place]]
         for place in sorted(places, key=natural)
@@ -133,9 +139,9 @@ def _read_frame(
                 mask = _mask(row, size)
             except (ValueError, TypeError, KeyError) as error:
                 raise InputError(file, f"shapes[{i}]", f"points: {error}") from None
-            reason = "have no pixel"
+            reason = EMPTY
         elif row["shape_type"] == "rectangle":
-            reason = "are boxes alone"
+            reason = BOXES
         else:
             reason = "are lines or points: no area"
         # A box is beside the masks of its label, whatever group it is of.

@@ -33,8 +33,9 @@ def read(
     Raises: InputError for a line that is none.
     """
     source = Path(source)
-    files = [source] if source.is_file() else found_below(source, ".txt")
-    files = [file for file in files if file.parent in (source, source.parent)]
+    files = [source]
+    if not source.is_file():
+        files = [f for f in found_below(source, ".txt") if f.parent == source]
     if not files:
         raise InputError(source, "", "must be a txt of MOTS, or a folder of them")
     found, kinds = Collected(source), set()

@@ -9,6 +9,7 @@ from PIL import Image
 
 from stan_jax.annotations import rules, youtube_vis
 from stan_jax.annotations.formats import coco, id_images
+from stan_jax.annotations.formats.collected import found_below
 from stan_jax.errors import InputError
 
 LOOKED_AT = 20  # images of a folder
@@ -94,12 +95,7 @@ def _list(file: Path, root: list[Any]) -> Found:
 
 def _folder(folder: Path) -> Found:
     """The first of the marks that is there, the plainest first."""
-    visible = [
-        path
-        for path in sorted(folder.rglob("*"))
-        if not any(x.startswith(".") for x in path.relative_to(folder).parts)
-    ]
-    files = [path for path in visible if path.is_file()]
+    files = found_below(folder)
     roboflow = [file for file in files if file.name == ROBOFLOW]
     if len(roboflow) > 1:
         some = ", ".join(str(f.parent.relative_to(folder)) for f in roboflow)
@@ -108,12 +104,8 @@ def _folder(folder: Path) -> Found:
     if roboflow:
         return _json(roboflow[0])._replace(why=f"{ROBOFLOW}, as Roboflow exports")
     for ending in (".xml", ".txt", ".json"):
-        some = [
-            f
-            for f in files
-            if f.suffix.lower() == ending and f.name != id_images.LABELS
-        ]
-        some = [f for f in some if f.name != "meta.json"]
+        some = [f for f in files if f.suffix.lower() == ending]
+        some = [f for f in some if f.name not in (id_images.LABELS, "meta.json")]
         if ending == ".txt":
             some = [f for f in some if _is_mots(f)]
         if not some:

@@ -66,6 +66,6 @@ TARGETS: dict[str, Writer] = {
     "to-cvat": Writer("XML of CVAT for video", cvat_xml.write),
 }
 FILES = "to-cocovid", "to-coco"  # targets that are one file
-OPTIONS: dict[str, Any] = {
-    name: {*source.options} for name, source in SOURCES.items()
-} | {"coco": {"images", "frames", "length", "seed"}}
+OPTIONS: dict[str, Any] = {name: {*source.options} for name, source in SOURCES.items()}
+OPTIONS |= {"coco": {"images", "frames", "length", "seed"}}
+OPTIONS |= {name: {"results"} for name in TARGETS}

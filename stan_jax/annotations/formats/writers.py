@@ -40,6 +40,20 @@ def start(dataset: Dataset) -> Balance:
     return balance
 
 
+def places(dataset: Dataset, out: str | Path, ending: str) -> dict[int, Path]:
+    """Return the file of each video by its id, in a folder that is made.
+
+    Raises: InputError where one of them is there already.
+    """
+    names = youtube_vis.unique_names(dataset.videos)
+    paths = {number: Path(out) / f"{name}{ending}" for number, name in names.items()}
+    for path in paths.values():
+        if path.exists():
+            raise InputError(path, "", "must not be there already")
+    Path(out).mkdir(parents=True, exist_ok=True)
+    return paths
+
+
 def coco(dataset: Dataset, out: str | Path, *, videos: bool) -> Balance:
     """Write a json with an image a frame and an annotation a mask and frame.
 
@@ -114,16 +128,11 @@ def mots_text(dataset: Dataset, out: str | Path) -> Balance:
     Raises: InputError for more than 999 tracks of one class in a video, and where such
     a file is there already.
     """
-    balance = start(dataset)
-    names = youtube_vis.unique_names(dataset.videos)
+    balance, paths = start(dataset), places(dataset, out, ".txt")
     free = (n for n in itertools.count(1) if n != IGNORED_CLASS)
     classes = [next(free) for _ in dataset.categories]
     overlapping = 0
-    Path(out).mkdir(parents=True, exist_ok=True)
     for video in dataset.videos:
-        path = Path(out) / f"{names[video.id]}.txt"
-        if path.exists():
-            raise InputError(path, "", "must not be there already")
         rows, count = [], Counter()
         for track in video.tracks:
             kind = classes[track.label]
@@ -155,7 +164,7 @@ def mots_text(dataset: Dataset, out: str | Path) -> Balance:
                 "frames", "have no mask", f"video {video.id}", len(video.file_names)
             )
             continue
-        path.write_text("\n".join(lines) + "\n")
+        paths[video.id].write_text("\n".join(lines) + "\n")
         first, last = rows[0][0], rows[-1][0]
         if outside := first + len(video.file_names) - 1 - last:
             reason = "are before the first mask or after the last"
@@ -222,8 +231,14 @@ def id_images(dataset: Dataset, out: str | Path) -> Balance:
     for video in dataset.videos:
         folder = Path(out) / names[video.id]
         folder.mkdir(parents=True, exist_ok=True)
-        seen = [False] * len(video.tracks)
-        for t, stem in enumerate(_stems(video)):
+        seen, stems = [False] * len(video.tracks), _stems(video)
+        if stems != [Path(name).stem for name in video.file_names]:
+            text = "videos have numbers for frames: names do not give their order"
+            balance.tell(text, f"video {video.id}")
+        if (named := str(PurePosixPath(video.file_names[0]).parent)) != folder.name:
+            text = "videos have the name of their folder in another form"
+            balance.tell(text, f"{named} is {folder.name}")
+        for t, stem in enumerate(stems):
             ids, given = np.zeros((video.height, video.width), np.uint8), {}
             for i, track in enumerate(video.tracks, start=1):
                 if (rle := track.segmentations[t]) is not None:
@@ -253,13 +268,6 @@ def id_images(dataset: Dataset, out: str | Path) -> Balance:
         balance.notes.append("classes are lost: a PNG holds the number of an object")
     if crowds := sum(track.crowd for v in dataset.videos for track in v.tracks):
         balance.notes.append(f"{crowds} crowds are objects like others in it")
-    for video in dataset.videos:
-        if _stems(video) != [Path(name).stem for name in video.file_names]:
-            note = "names do not give the order of its frames: PNGs have numbers"
-            balance.notes.append(f"video {video.id}: {note}")
-        if names[video.id] != str(PurePosixPath(video.file_names[0]).parent):
-            note = f"{PurePosixPath(video.file_names[0]).parent} is {names[video.id]}"
-            balance.notes.append(f"video {video.id}: {note} in it")
     return balance
 
 
