@@ -10,10 +10,9 @@ from parity import Folder, Row, close, same, within
 from pasted import paste
 
 from stan_jax import presets
-from stan_jax.model import resnet
 from stan_jax.model.heads import MaskHead
 from stan_jax.model.stan import BOX_STDS, MEAN, STD, normalise
-from stan_jax.ops import anchors, boxes, masks, nms, roi_align
+from stan_jax.ops import anchors, boxes, convolution, masks, nms, roi_align
 from stan_jax.tracking import memory as queue
 from stan_jax.types import Detections
 
@@ -246,7 +245,7 @@ def check_image_and_misc(folder: Folder) -> Iterator[Row]:
     got = normalise(rgb, jnp.array([rgb.shape[1:3]]))[0]
     yield close("normalized_rgb", got, a["normalized_rgb"])
     assert len(MEAN) == len(STD) == 3
-    got = resnet.max_pool(_last(a["interp_in"]))
+    got = convolution.max_pool(_last(a["interp_in"]))
     yield close("maxpool3s2p1", _first(got), a["maxpool3s2p1"])
     # The upsampling layer of the mask head alone.
     from flax import nnx

@@ -8,6 +8,7 @@ from jaxtyping import Array, Float
 
 from stan_jax.errors import InputError
 from stan_jax.model.layers import conv
+from stan_jax.ops import convolution
 
 
 class ResNet(nnx.Module):
@@ -76,7 +77,7 @@ class ResNet(nnx.Module):
 
     def __call__(self, x: Float[Array, "b fh fw 3"]) -> list[Float[Array, "b h w c"]]:
         """Return the maps C2..C5 of normalised RGB frames."""
-        x = max_pool(jax.nn.relu(self.bn1(self.conv1(x))))
+        x = convolution.max_pool(jax.nn.relu(self.bn1(self.conv1(x))))
         maps = []
         for i in range(len(self.channels)):
             # A frozen stage passes nothing back, so XLA drops its whole backward pass.
@@ -152,11 +153,6 @@ class Bottleneck(nnx.Module):
         y = jax.nn.relu(self.bn2(self.conv2(y)))
         y = self.bn3(self.conv3(y))
         return jax.nn.relu(y + _apply(self.downsample, x))
-
-
-def max_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
-    """Largest of each 3x3 window, stride 2, as torch pads it (1 on each side)."""
-    return nnx.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
 
 
 def _shortcut(

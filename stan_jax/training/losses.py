@@ -14,7 +14,6 @@ from stan_jax.model.stan import (
     BOX_STDS,
     MASK_CELLS,
     STAN,
-    Regions,
     Thresholds,
 )
 from stan_jax.ops import anchors as anchor_ops
@@ -115,16 +114,17 @@ def terms(
     levels = model.features(frames, jnp.repeat(pairs.size_hw, f, axis=0))
     levels = tuple(x.reshape(b, f, *x.shape[1:]) for x in levels)
     attended = model.attend_last(levels, pairs.size_hw, pairs.seen)
-    regions = model.regions(attended, pairs.size_hw, thresholds)
     anchor_keys, roi_keys = jax.vmap(jax.random.split, out_axes=1)(keys)
 
-    rpn = _rpn(regions, pairs, anchor_keys, model.backbone.multiple, sampling, kinds)
+    rpn = _rpn(model, attended, pairs, anchor_keys, sampling, kinds)
 
-    proposals = jax.lax.stop_gradient(regions.proposals)
+    # No gradient flows through proposals: the RPN learns from drawn anchors alone.
+    frozen = jax.lax.stop_gradient(attended)
+    proposals = model.regions(frozen, pairs.size_hw, thresholds).proposals
     rois = jax.vmap(sample_rois, in_axes=(0, 0, 0, None))(
-        proposals, pairs, roi_keys, sampling
+        jax.lax.stop_gradient(proposals), pairs, roi_keys, sampling
     )
-    features = model.pool(regions.levels, rois.boxes, BOX_CELLS)
+    features = model.pool(attended, rois.boxes, BOX_CELLS)
     box = _box(*model.box_head(features), rois, pairs, kinds)
 
     x0 = tuple(x[:, -2] for x in levels)
@@ -132,7 +132,7 @@ def terms(
     track = _track(
         model.track_head(features), model.track_head(reference), rois, pairs, kinds
     )
-    mask = _mask(model, regions.levels, rois, pairs, sampling.positive_rois, kinds)
+    mask = _mask(model, attended, rois, pairs, sampling.positive_rois, kinds)
     return rpn | box | track | mask
 
 
@@ -212,38 +212,36 @@ def smooth_l1(error: Float[Array, "*n"], beta: float) -> Float[Array, "*n"]:
 
 
 def _rpn(
-    regions: Regions,
+    model: STAN,
+    levels: tuple[Array, ...],
     pairs: Pair,
     keys: Key[Array, " b"],
-    multiple: int,
     sampling: Sampling,
     kinds: LossKinds,
 ) -> dict[str, Term]:
-    logits = jnp.concatenate(regions.logits, 1)  # [b a]
-    deltas = jnp.concatenate(regions.deltas, 1)  # [b a 4]
-    anchors = jnp.concatenate(regions.anchors)  # [a 4]
-
-    def one(logits, deltas, pair, key):
-        drawn, index = sample_anchors(anchors, pair, key, sampling, multiple)
-        row = drawn.index
-        is_object = drawn.positive
-        if kinds.rpn_class is not None:
-            is_object &= pair.labels[index] == kinds.rpn_class
-        score = optax.sigmoid_binary_cross_entropy(
-            logits[row], is_object.astype(jnp.float32)
+    anchors = jnp.concatenate(model.anchors(levels))  # [a 4]
+    drawn, objects = jax.vmap(
+        lambda pair, key: sample_anchors(
+            anchors, pair, key, sampling, model.backbone.multiple
         )
-        target = boxes.encode(pair.boxes[1][index], anchors[row])
-        target = jnp.where(drawn.positive[:, None], target, 0.0)
-        error = smooth_l1(deltas[row] - target, kinds.rpn_beta).sum(1)
-        return (
-            jnp.where(drawn.valid, score, 0.0).sum(),
-            jnp.where(drawn.positive, error, 0.0).sum(),
-            drawn.valid.sum(),
-        )
+    )(pairs, keys)
+    logits, deltas = model.rpn.at(levels, drawn.index)
 
-    score, error, count = jax.vmap(one)(logits, deltas, pairs, keys)
-    count = count.sum().astype(jnp.float32)
-    return {"rpn_score": (score.sum(), count), "rpn_box": (error.sum(), count)}
+    is_object = drawn.positive
+    if kinds.rpn_class is not None:
+        label = jnp.take_along_axis(pairs.labels, objects, axis=1)
+        is_object &= label == kinds.rpn_class
+    score = optax.sigmoid_binary_cross_entropy(logits, is_object.astype(jnp.float32))
+
+    truth = jnp.take_along_axis(pairs.boxes[:, 1], objects[..., None], axis=1)
+    wanted = jax.vmap(boxes.encode)(truth, anchors[drawn.index])
+    wanted = jnp.where(drawn.positive[..., None], wanted, 0.0)
+    error = smooth_l1(deltas - wanted, kinds.rpn_beta).sum(-1)
+    count = drawn.valid.sum().astype(jnp.float32)
+    return {
+        "rpn_score": (jnp.where(drawn.valid, score, 0.0).sum(), count),
+        "rpn_box": (jnp.where(drawn.positive, error, 0.0).sum(), count),
+    }
 
 
 def _box(

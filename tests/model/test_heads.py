@@ -56,6 +56,34 @@ def test_rpn_head_equals_its_equation():
     np.testing.assert_allclose(deltas, want.reshape(2, 45, 4), atol=1e-5)
 
 
+def test_rpn_says_the_same_of_every_anchor_alone_and_learns_the_same():
+    head = tiny_model.shake(heads.RpnHead(4, 3, rngs=nnx.Rngs(0)))
+    head.conv.kernel[...] *= 100.0
+    structure, state = nnx.split(head)
+    levels = [_normal(n, 2, *hw, 4) for n, hw in enumerate([(4, 5), (2, 3), (1, 1)])]
+    number = 3 * (20 + 6 + 1)
+    rows = np.stack([np.random.default_rng(n).permutation(number) for n in (5, 6)])
+    weights = _normal(7, 2, number, 5)
+
+    def answers(state, levels, at):
+        head = nnx.merge(structure, state)
+        if at:
+            logits, deltas = head.at(levels, jnp.asarray(rows))
+        else:
+            parts = zip(*(head(x) for x in levels), strict=True)
+            logits, deltas = (jnp.concatenate(x, 1) for x in parts)
+            logits = jnp.take_along_axis(logits, rows, 1)
+            deltas = jnp.take_along_axis(deltas, rows[..., None], 1)
+        found = jnp.concatenate([logits[..., None], deltas], -1)
+        return (weights * found).sum(), found
+
+    learn = jax.jit(jax.grad(answers, (0, 1), has_aux=True), static_argnames="at")
+    mine, whole = (learn(state, levels, at=at) for at in (True, False))
+    assert all(np.any(x) for x in jax.tree.leaves(whole))
+    for one, other in zip(jax.tree.leaves(mine), jax.tree.leaves(whole), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5 * np.abs(other).max())
+
+
 def test_box_head_equals_its_equation():
     head = tiny_model.shake(
         heads.BoxHead(12, 3, channels=8, regressed=4, rngs=nnx.Rngs(0))

@@ -73,23 +73,6 @@ def test_bottleneck_equals_its_equation(channels, stride, groups, caffe):
     np.testing.assert_allclose(apply(block, x), want, atol=1e-4)
 
 
-def test_max_pool_equals_torch(golden):
-    arrays = np.load(golden / "parity/image_and_misc.npz")
-    got = resnet.max_pool(jnp.asarray(arrays["interp_in"].transpose(0, 2, 3, 1)))
-    want = arrays["maxpool3s2p1"].transpose(0, 2, 3, 1)
-    np.testing.assert_array_equal(got, want)
-
-
-def test_max_pool_takes_the_largest_of_each_window_on_even_maps():
-    x = np.random.default_rng(0).normal(size=(1, 6, 8, 2)).astype(np.float32)
-    want = np.empty((1, 3, 4, 2), np.float32)
-    for i, j in np.ndindex(3, 4):
-        rows = slice(max(2 * i - 1, 0), 2 * i + 2)
-        columns = slice(max(2 * j - 1, 0), 2 * j + 2)
-        want[:, i, j] = x[:, rows, columns].max((1, 2))
-    np.testing.assert_array_equal(resnet.max_pool(jnp.asarray(x)), want)
-
-
 def _parameters(model):
     return sum(x.size for x in jax.tree.leaves(nnx.state(model, nnx.Param)))
 

@@ -1,0 +1,115 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from stan_jax.ops import convolution
+
+
+def _normal(seed, shape):
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
+
+
+def _xla(x, kernel, stride, pad):
+    return jax.lax.conv_general_dilated(
+        x,
+        kernel,
+        (stride, stride),
+        [(pad, pad)] * 2,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=x.shape[-1] // kernel.shape[2],
+    )
+
+
+def _agree(ours, x, kernel, stride, pad):
+    """A form and XLA's: results and both gradients."""
+    want, plain = jax.vjp(lambda *to: _xla(*to, stride, pad), x, kernel)
+    got, mine = jax.vjp(lambda *to: ours(*to, stride, pad), x, kernel)
+    np.testing.assert_allclose(got, want, atol=1e-5 * np.abs(want).max())
+    grad = _normal(2, got.shape)
+    for one, other in zip(mine(grad), plain(grad), strict=True):
+        assert one.dtype == other.dtype
+        np.testing.assert_allclose(one, other, atol=1e-5 * np.abs(other).max())
+
+
+@pytest.mark.parametrize(
+    ("stride", "size", "shape"),
+    [(1, 3, (2, 10, 13)), (2, 3, (2, 10, 13)), (2, 7, (1, 16, 12)), (1, 1, (2, 5, 4))],
+)
+@pytest.mark.parametrize("many", [False, True])
+def test_convolution_and_its_gradients_are_xlas(stride, size, shape, many, monkeypatch):
+    if many:  # as a large map: the kernel's gradient tap by tap
+        monkeypatch.setattr(convolution, "_MANY_CELLS", 0)
+        monkeypatch.setattr(convolution, "_MANY_CHANNELS", 0)
+    x, kernel = _normal(0, (*shape, 5)), _normal(1, (size, size, 5, 3))
+    _agree(convolution.convolve, x, kernel, stride, size // 2)
+
+
+def test_gradient_of_a_large_map_is_made_of_products_of_matrices():
+    def text(cells):
+        x, kernel = jnp.zeros((1, cells, 100, 128)), jnp.zeros((3, 3, 128, 128))
+        both = jax.grad(lambda k: convolution.convolve(x, k, 1, 1).sum())
+        return jax.jit(both).lower(kernel).as_text()
+
+    assert "stablehlo.dot_general" in text(70)
+    assert "stablehlo.dot_general" not in text(69)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("shape", [(2, 10, 12), (1, 7, 9)])
+def test_depthwise_convolution_and_its_gradients_are_xlas(stride, shape):
+    x, kernel = _normal(0, (*shape, 6)), _normal(1, (3, 3, 1, 6))
+    _agree(convolution.convolve_depthwise, x, kernel, stride, 1)
+
+
+def test_depthwise_convolution_keeps_bfloat16():
+    x, kernel = _normal(0, (1, 6, 8, 4)), _normal(1, (3, 3, 1, 4))
+    half = x.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16)
+    got, back = jax.vjp(lambda *to: convolution.convolve_depthwise(*to, 1, 1), *half)
+    assert {got.dtype, *(x.dtype for x in back(got))} == {jnp.dtype(jnp.bfloat16)}
+    want = convolution.convolve_depthwise(x, kernel, 1, 1)
+    np.testing.assert_allclose(got.astype(jnp.float32), want, atol=0.1)
+
+
+@pytest.mark.parametrize("shape", [(2, 6, 8, 3), (1, 7, 5, 2), (1, 1, 1, 1)])
+def test_max_pool_and_its_gradient_are_xlas(shape):
+    def plain(x):
+        return jax.lax.reduce_window(
+            x,
+            -jnp.inf,
+            jax.lax.max,
+            (1, 3, 3, 1),
+            (1, 2, 2, 1),
+            ((0, 0), (1, 1), (1, 1), (0, 0)),
+        )
+
+    x = _normal(0, shape)
+    want, to_x = jax.vjp(plain, x)
+    got, mine = jax.vjp(convolution.max_pool, x)
+    np.testing.assert_array_equal(got, want)
+    grad = _normal(1, got.shape)
+    np.testing.assert_allclose(mine(grad)[0], to_x(grad)[0], atol=1e-6)
+
+
+def test_equal_largest_cells_share_the_gradient_of_max_pool():
+    x = jnp.ones((1, 4, 4, 1))
+    _, back = jax.vjp(convolution.max_pool, x)
+    grad = _normal(0, (1, 2, 2, 1))
+    np.testing.assert_allclose(back(grad)[0].sum(), grad.sum(), rtol=1e-6)
+
+
+def test_max_pool_equals_torch(golden):
+    arrays = np.load(golden / "parity/image_and_misc.npz")
+    got = convolution.max_pool(jnp.asarray(arrays["interp_in"].transpose(0, 2, 3, 1)))
+    want = arrays["maxpool3s2p1"].transpose(0, 2, 3, 1)
+    np.testing.assert_array_equal(got, want)
+
+
+def test_max_pool_takes_the_largest_of_each_window_on_even_maps():
+    x = np.random.default_rng(0).normal(size=(1, 6, 8, 2)).astype(np.float32)
+    want = np.empty((1, 3, 4, 2), np.float32)
+    for i, j in np.ndindex(3, 4):
+        rows = slice(max(2 * i - 1, 0), 2 * i + 2)
+        columns = slice(max(2 * j - 1, 0), 2 * j + 2)
+        want[:, i, j] = x[:, rows, columns].max((1, 2))
+    np.testing.assert_array_equal(convolution.max_pool(jnp.asarray(x)), want)
