@@ -8,13 +8,14 @@ DEMO := --config=configs/shapes_sta.py --workdir=runs/demo
 COVERAGE := --cov=stan_jax --cov-report=term:skip-covered
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test fast lint notebook docs clean
+.PHONY: help venv demo test fast lint bench notebook docs clean
 
 help:
 	@echo "make demo   make a small dataset, train STAN, track the held-out videos"
 	@echo "make test   all tests        make fast   all but the slow ones"
 	@echo "make lint   ruff and ty      make venv   only install    make clean"
 	@echo "make docs   the pages in docs/ as a site"
+	@echo "make bench  time frame and training step, against the last time on this machine"
 	@echo "make notebook   notebooks/stan.ipynb from its .py, and run"
 
 venv: $(VENV)/.has-core
@@ -37,6 +38,12 @@ lint: $(VENV)/.has-test $(VENV)/.has-notebook $(VENV)/.has-lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/ty check
+
+# The first time there is nothing to hold it against: build/speed.json is made.
+bench: venv
+	mkdir -p build
+	$(BIN)/python benchmarks/compare.py \
+		$(if $(wildcard build/speed.json),--rounds=3 --against,--json)=build/speed.json
 
 # The notebook in the repository has no outputs; what it shows is in build/.
 notebook: $(VENV)/.has-notebook

@@ -287,9 +287,9 @@ def paired(measured, base, config, seeds, name):
     return gains - given
 
 
-def table(report):
-    """Return the report as a table of Markdown."""
-    names = [k for k in next(iter(report.values())) if k != "attention"]
+def table(report, names=None):
+    """Return the report as a table of Markdown, of some figures or of all."""
+    names = names or [k for k in next(iter(report.values())) if k != "attention"]
     lines = [f"| config | {' | '.join(names)} |", "|---|" + "---|" * len(names)]
     for config, row in report.items():
         cells = []

@@ -5,7 +5,7 @@
 
 Variants are those of `configs/shapes_ablation.py`, laid over the config.
 
-One frame of 640 x 360 on its canvas, random weights, NumPy-made pictures. Each part
+Frames of 640 x 360 on their canvas, random weights, three discs that move. Each part
 runs in a process of its own, so that its peak memory is its own. `step` and `clip`
 are those of the tracker, with the masks pasted at 640 x 360 and encoded.
 """
@@ -23,11 +23,13 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import timing  # noqa: E402
+import turns  # noqa: E402
 
 PARTS = ("backbone", "step", "clip", "train")
 
 
-def measure(part, config, variant, repeats):
+def prepare(part, config, variant, detections):
+    """Return a function that does a part once, and the frames it does."""
     import jax
     import jax.numpy as jnp
     import numpy as np
@@ -47,14 +49,19 @@ def measure(part, config, variant, repeats):
     c = importlib.import_module(f"stan_jax.configs.{config}").get_config()
     with c.unlocked():
         c.update_from_flattened_dict(shapes_ablation.VARIANTS[variant])
-    c.thresholds.score_threshold = 0.0  # random weights: all ten rows are used
+    c.thresholds.score_threshold = 0.0  # random weights: all rows are used
+    c.thresholds.detections = detections
+    c.tracking.slots = max(c.tracking.slots, 2 * detections)
     classes = [f"class {n}" for n in range(40)]
     settings = record.from_config(c.to_dict(), classes).settings
     model = build(num_classes=len(classes), **c.model, rngs=nnx.Rngs(0))
+    if part != "train":  # random embeddings would make one track of all boxes
+        model.track_head.fc2.kernel[...] = jnp.zeros_like(model.track_head.fc2.kernel)
     structure, values = parameters.split(model)
-    rng = np.random.default_rng(0)
     (fh, fw), size = c.data.canvas, np.array(c.data.scale_hw)
-    frames = rng.integers(0, 256, (c.tracking.clip_length, fh, fw, 3), np.uint8)
+    pictures, boxes, masks = turns.frames(max(c.tracking.clip_length, c.data.frames))
+    edge = [(0, fh - turns.HEIGHT), (0, fw - turns.WIDTH)]
+    frames = np.pad(pictures, [(0, 0), *edge, (0, 0)])
     sizes = np.tile(size, (len(frames), 1))
     per_call = len(frames) if part == "clip" else 1
 
@@ -67,23 +74,22 @@ def measure(part, config, variant, repeats):
     elif part in ("step", "clip"):
         settings = settings._replace(clip_length=per_call)
         tracker = Tracker(Program(structure, values, settings), values, classes)
-        some = [frame[: size[0], : size[1]] for frame in frames[:per_call]]
 
         def call():
-            list(tracker.track(some))
+            for found in tracker.track(list(pictures[:per_call])):
+                assert len(found.ids) > detections / 2, len(found.ids)
 
     else:
-        m = c.data.max_objects
-        corner = rng.uniform(0, 0.6, (1, 2, m, 2)) * size[::-1]
-        boxes = np.concatenate([corner, corner + 0.3 * size[::-1]], -1)
+        m, f = c.data.max_objects, c.data.frames
+        beyond = [(0, m - boxes.shape[1]), (0, 0)]
         pair = Pair(
-            frames=jnp.asarray(frames[None, : c.data.frames]),
+            frames=jnp.asarray(frames[None, :f]),
             size_hw=jnp.asarray(size[None]),
-            boxes=jnp.asarray(boxes, jnp.float32),
-            present=jnp.broadcast_to(jnp.arange(m) < 3, (1, 2, m)),
+            boxes=jnp.asarray(np.pad(boxes[None, f - 2 : f], [(0, 0)] * 2 + beyond)),
+            present=jnp.broadcast_to(jnp.arange(m) < boxes.shape[1], (1, 2, m)),
             labels=jnp.zeros((1, m), jnp.int32),
-            masks=jnp.asarray(rng.random((1, m, fh, fw)) < 0.5),
-            seen=jnp.full(1, c.data.frames - 1, jnp.int32),
+            masks=jnp.asarray(np.pad(masks[f - 1], [beyond[0], *edge])[None]),
+            seen=jnp.full(1, f - 1, jnp.int32),
         )
         tx = optimizer.build(values.params, **c.optim, frozen=model.frozen_paths)
         update = train_step.make_train_step(
@@ -104,6 +110,11 @@ def measure(part, config, variant, repeats):
             state[0], metrics = update(state[0], pair)
             jax.block_until_ready(metrics)
 
+    return call, per_call
+
+
+def measure(part, config, variant, detections, repeats):
+    call, per_call = prepare(part, config, variant, detections)
     start = time.perf_counter()
     call()
     compile_s = time.perf_counter() - start
@@ -128,12 +139,18 @@ def main():
     parser.add_argument("parts", nargs="*", default=PARTS)
     parser.add_argument("--config", default="ytvis19_r50_sta")
     parser.add_argument("--variants", default="paper", help="joined by commas")
+    parser.add_argument("--detections", type=int, default=10, help="of a frame")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--json", type=Path, help="where all figures go")
     parser.add_argument("--alone", action="store_true", help="in this very process")
+    parser.add_argument("--serve", action="store_true", help="see turns.py")
     args = parser.parse_args()
+    what = args.parts[0], args.config, args.variants, args.detections
+    if args.serve:
+        turns.serve(prepare(*what)[0])
+        return
     if args.alone:
-        measure(args.parts[0], args.config, args.variants, args.repeats)
+        measure(*what, args.repeats)
         return
     where = timing.where(args.repeats)
     print(f"{args.config}: {where}")
@@ -142,8 +159,8 @@ def main():
     for variant in args.variants.split(","):
         for part in args.parts:
             command = [sys.executable, __file__, part, "--alone"]
-            options = (args.config, variant, args.repeats)
-            names = ("config", "variants", "repeats")
+            options = (args.config, variant, args.detections, args.repeats)
+            names = ("config", "variants", "detections", "repeats")
             command += [f"--{n}={v}" for n, v in zip(names, options, strict=True)]
             done = subprocess.run(
                 command, check=True, stdout=subprocess.PIPE, text=True

@@ -5,7 +5,8 @@ r"""Every figure that the pages give of the attention, by one command.
 Makes the sets, then trains and compares the variants of `configs/shapes_ablation.py` by
 `ablation.py`, part by part, under runs/study. What a run found is kept in docs/study,
 and a run that is there is not made again: delete the folder to make all of it anew. A
-run cut short goes on. Leaves docs/study.json and a figure of each part beside it.
+run cut short goes on. Leaves docs/study.json, a figure of each part beside it, and the
+page docs/study.md that is made of them.
 
 The real videos are those of DAVIS 2016, composed to several objects each; the part is
 left out where ../shared/data does not have them.
@@ -26,6 +27,15 @@ ROOT = Path(__file__).resolve().parents[1]
 MIX = ROOT.parent / "shared" / "data" / "davis16_mix"
 CHOICES = "baseline", "paper", "best"
 OTHERS = [v for v in shapes_ablation.VARIANTS if v not in CHOICES]
+SHOWN = "AP all", "AP clean", "AssA", "recall spoilt", "recall clean"  # of the page
+HEAD = """# The attention, measured
+
+Made by `python benchmarks/study.py` of what each run found, which is kept in
+`docs/study/`; all figures are in `docs/study.json`. Mean and deviation over seeds; in
+brackets the mean difference to the first row, the same seed against the same seed, with
+its 95 % interval by bootstrap over videos and seeds. Spoilt frames are those that the
+weather of the set met; recall counts objects of a frame that some predicted mask
+overlaps by 0.5."""
 
 
 class Part(NamedTuple):
@@ -79,6 +89,23 @@ def main():
         study[name] = part._asdict() | json.loads(found.read_text())
         del study[name]["command"]  # which has paths of this machine
         out.write_text(json.dumps(study, indent=1) + "\n")
+        out.with_suffix(".md").write_text(page(study))
+
+
+def page(study):
+    """Return the page of all parts, as Markdown."""
+    lines = [HEAD]
+    for name, part in study.items():
+        configs = part["configs"]
+        names = [n for n in SHOWN if n in next(iter(configs.values()))]
+        what = f"{part['data']}, {part['steps']} steps, {part['seeds']} seeds"
+        lines += [
+            f"## `{name}`: {what}",
+            f"{part['hours']:.1f} hours of one core, {part['date']}.",
+            ablation.table(configs, names),
+            f"![Differences of all figures](study_{name}.png)",
+        ]
+    return "\n\n".join(lines) + "\n"
 
 
 def make_set(name):

@@ -199,7 +199,9 @@ def test_study_compares_every_variant_and_keeps_what_is_measured(
     def main(argv):
         asked.append(argv)
         (path,) = [a.partition("=")[2] for a in argv if a.startswith("--json=")]
-        Path(path).write_text('{"command": ["x"], "hours": 2, "configs": {}}')
+        row = {"AP all": {"mean": 0.25, "sd": None}, "AR1": {"mean": 0.5, "sd": None}}
+        made = {"hours": 2, "date": "2026-01-02", "configs": {"a:baseline": row}}
+        Path(path).write_text(json.dumps(made | {"command": ["x"]}))
 
     monkeypatch.setattr(study.ablation, "main", main)
     monkeypatch.setattr(study, "make_set", lambda name: None)
@@ -213,6 +215,10 @@ def test_study_compares_every_variant_and_keeps_what_is_measured(
     assert list(found) == ["blank", "hard"]
     assert found["hard"]["hours"] == 2
     assert "command" not in found["hard"]
+    page = (tmp_path / "docs/study.md").read_text()
+    assert "## `hard`: hard, 6800 steps, 5 seeds\n\n2.0 hours of one core" in page
+    assert "| config | AP all |" in page  # and not every figure
+    assert "| `a:baseline` | 0.250 |" in page
     assert asked[1][:2] == [
         "shapes_ablation:hard-baseline",
         "shapes_ablation:hard-paper",
@@ -221,3 +227,16 @@ def test_study_compares_every_variant_and_keeps_what_is_measured(
     for argv in asked:
         for name in argv[:3]:
             shapes_ablation.get_config(name.partition(":")[2])
+
+
+def test_page_of_the_study_is_made_of_what_is_kept(ablation, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ablation", ablation)
+    docs = ROOT / "docs"
+    kept = json.loads((docs / "study.json").read_text())
+    assert (docs / "study.md").read_text() == _module("study").page(kept)
+    table = ablation.table(kept["blank"]["configs"], _module("study").SHOWN)
+    assert table in (ROOT / "README.md").read_text()
+    for name, part in kept.items():
+        assert (docs / f"study_{name}.png").is_file()
+        folder = docs / "study" / f"{part['data']}_{part['steps']}"
+        assert len([*folder.iterdir()]) >= len(part["variants"]) * part["seeds"]
