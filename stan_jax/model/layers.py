@@ -1,8 +1,8 @@
 """Convolution, norms and initializers that every part of the model is made of."""
 
 import math
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.core
@@ -89,21 +89,24 @@ def conv(
         feature_group_count=groups,
         use_bias=bias,
         kernel_init=init,
-        conv_general_dilated=partial(_convolution, pad=pad),
+        conv_general_dilated=_convolution,
         rngs=rngs,
     )
 
 
 def _convolution(
-    x: Array, kernel: Array, strides: tuple[int, int], *_, pad: int, **given
+    x: Array,
+    kernel: Array,
+    strides: tuple[int, int],
+    padding: Sequence[tuple[int, int]],
+    **given: Any,
 ) -> Array:
     """Convolve by the form that suits, in place of XLA's general one."""
-    groups = given["feature_group_count"]
-    if kernel.shape[:2] == (1, 1) and groups == 1:
+    if given["feature_group_count"] > 1:
+        return jax.lax.conv_general_dilated(x, kernel, strides, padding, **given)
+    if kernel.shape[:2] == (1, 1):
         return _product(x, kernel, strides[0])
-    if groups == 1:
-        return convolution.convolve(x, kernel, strides[0], pad)
-    return jax.lax.conv_general_dilated(x, kernel, strides, *_, **given)
+    return convolution.convolve(x, kernel, strides[0], padding[0][0])
 
 
 def _product(x: Array, kernel: Array, stride: int) -> Array:
