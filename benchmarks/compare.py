@@ -9,15 +9,20 @@ R50-FPN, float32, 640 x 360, random weights, the same moving discs for all. Ours
 and attends (preset `paper`). Every subject is a process that waits; they are called in
 turn, so that a busy minute meets all of them, and a ratio is the median over the turns.
 A peer is any command that serves as `turns.py` says; it is given the name of the work
-and may decline it. Figures are only ever of one machine: a json of another is refused.
+and may decline it. So a checkout of an earlier commit is a peer, for its training step:
 
---against: fails where ours takes more than --most times its wall time in that json.
+    python benchmarks/compare.py train \
+        --peer "before=.venv/bin/python BEFORE/benchmarks/model.py --serve"
+
+--against: fails where ours takes more than --most times its wall time in that json; one
+of another machine is refused.
 """
 
 import argparse
 import json
 import os
 import platform
+import shlex
 import statistics
 import sys
 import time
@@ -26,17 +31,11 @@ from pathlib import Path
 import turns
 
 MODEL = Path(__file__).with_name("model.py")
-WORK = {  # name: part and options of model.py, frames of a call
-    "frame10": (("step", "--detections=10"), 1),
-    "frame100": (("step", "--detections=100"), 1),
-    "clip": (("clip", "--detections=10"), 4),
-    "train": (("train",), 1),
-}
-WORK_NAMES = {
-    "frame10": "one frame, 10 detections",
-    "frame100": "one frame, 100 detections",
-    "clip": "a frame of a clip of 4, 10 detections",
-    "train": "training step, key and reference frame",
+WORK = {  # what it is, and how model.py is asked for it
+    "frame10": ("one frame, 10 detections", "step --detections=10"),
+    "frame100": ("one frame, 100 detections", "step --detections=100"),
+    "clip": ("a frame of a clip of 4, 10 detections", "clip --detections=10"),
+    "train": ("training step, key and reference frame", "train"),
 }
 
 
@@ -49,32 +48,32 @@ def main():
     parser.add_argument("--against", type=Path, help="an earlier json of this machine")
     parser.add_argument("--most", type=float, default=1.15, help="times slower")
     args = parser.parse_args()
-    known = {}
-    for path in (args.json, args.against):
-        if path and path.is_file():
-            known[path] = json.loads(path.read_text())
-            same_machine(known[path]["machine"], path)
-    found = {}
-    for work in args.work:
-        found[work] = measure(
-            work, dict(p.split("=", 1) for p in args.peer), args.rounds
-        )
-        print(table(work, found[work]), flush=True)
+    known = read(args.against) if args.against else None
+    peers = dict(peer.split("=", 1) for peer in args.peer)
+    report = dict(machine=machine(), date=time.strftime("%F"), rounds=args.rounds)
+    report["work"] = {work: measure(work, peers, args.rounds) for work in args.work}
+    print(table(report))
     if args.json:
-        report = dict(machine=machine(), date=time.strftime("%F"), rounds=args.rounds)
-        work = known.get(args.json, {}).get("work", {}) | found
-        report |= {"work": work}
         args.json.write_text(json.dumps(report, indent=1) + "\n")
-        print("\n" + summary(report))
-    if args.against:
-        slower = regressions(known[args.against]["work"], found, args.most)
+    if known:
+        slower = regressions(known["work"], report["work"], args.most)
         sys.exit("\n".join(slower) or None)
+
+
+def read(path):
+    """Return an earlier report of this machine."""
+    known = json.loads(path.read_text())
+    if known["machine"] != machine():
+        theirs = f"{path} is of another machine, {known['machine']}"
+        sys.exit(f"{theirs}, this is {machine()}")
+    return known
 
 
 def measure(work, peers, rounds):
     """Return by subject what each of its turns took; `load` is the machine's."""
-    options, frames = WORK[work]
-    commands = {"ours": [sys.executable, str(MODEL), *options, "--serve"]}
+    commands = {
+        "ours": f"{shlex.join([sys.executable, str(MODEL)])} {WORK[work][1]} --serve"
+    }
     commands |= {name: f"{command} {work}" for name, command in peers.items()}
     subjects, found = {}, {"load": []}
     try:
@@ -89,63 +88,44 @@ def measure(work, peers, rounds):
         for _ in range(rounds):
             found["load"].append(os.getloadavg()[0])
             for name, subject in subjects.items():
-                turn = subject.turn()
-                share = frames if name == "ours" else 1
-                turn |= {k: turn[k] / share for k in ("seconds", "cpu")}
-                found[name].append(turn)
+                found[name].append(subject.turn())
     finally:
         for subject in subjects.values():
             subject.stop()
     return found
 
 
-def table(work, found):
-    """Return medians of a work as lines of Markdown, and ours in terms of each peer."""
-    lines = [
-        f"\n| {work} | wall | CPU | peak memory | ours / it, turn by turn |",
-        "|---|---|---|---|---|",
-    ]
-    for name in [name for name in found if name != "load"]:
-        middle = {
-            k: statistics.median(t[k] for t in found[name]) for k in found[name][0]
-        }
-        low, ratio, high = spread(found["ours"], found[name])
-        ratios = "" if name == "ours" else f"{ratio:.2f} ({low:.2f} to {high:.2f})"
-        lines.append(
-            f"| {name} | {middle['seconds']:.2f} s | {middle['cpu']:.2f} s "
-            f"| {middle['gigabytes']:.2f} GB | {ratios} |"
-        )
-    loads = f"{min(found['load']):.1f} to {max(found['load']):.1f}"
-    lines.append(
-        f"\n{machine()['processor']}, {machine()['cores']} cores, load {loads}"
-    )
-    return "\n".join(lines)
-
-
-def summary(report):
-    """Return the table of docs/measured.md: a row for each work, a column a subject."""
-    names = list(dict.fromkeys(n for found in report["work"].values() for n in found))
+def table(report):
+    """Return a table of Markdown: a row for each work, a column for each subject."""
+    works = report["work"].values()
+    names = list(dict.fromkeys(name for found in works for name in found))
     names.remove("load")
-    head = f"{report['machine']['processor']}, {report['machine']['cores']} cores"
-    head += f", {report['date']}, medians of {report['rounds']}"
+    loads = [load for found in works for load in found["load"]]
+    head = (
+        f"{report['machine']['processor']}, {report['machine']['cores']} cores, "
+        f"load {min(loads):.1f} to {max(loads):.1f}, {report['date']}, "
+        f"medians of {report['rounds']}"
+    )
     lines = [f"| {head} | {' | '.join(names)} |", "|---|" + "---|" * len(names)]
     for work, found in report["work"].items():
-        cells = []
-        for name in names:
-            turns_of = found.get(name, [])
-            if not turns_of:
-                cells.append("")
-                continue
-            wall, memory = (
-                statistics.median(turn[key] for turn in turns_of)
-                for key in ("seconds", "gigabytes")
-            )
-            cells.append(f"{wall:.2f} s, {memory:.2f} GB")
-            if name != "ours":
-                low, ratio, high = spread(found["ours"], turns_of)
-                cells[-1] += f"; ours takes {ratio:.2f} ({low:.2f} to {high:.2f}) of it"
-        lines.append(f"| {WORK_NAMES[work]} | {' | '.join(cells)} |")
+        cells = [cell(found, name) for name in names]
+        lines.append(f"| {WORK[work][0]} | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def cell(found, name):
+    """Return a subject's wall time and memory, and ours in terms of it."""
+    if name not in found:
+        return ""
+    wall, memory = (
+        statistics.median(turn[key] for turn in found[name])
+        for key in ("seconds", "gigabytes")
+    )
+    text = f"{wall:.2f} s, {memory:.2f} GB"
+    if name == "ours":
+        return text
+    low, ratio, high = spread(found["ours"], found[name])
+    return f"{text}; ours takes {ratio:.2f} ({low:.2f} to {high:.2f}) of it"
 
 
 def spread(ours, theirs):
@@ -178,11 +158,6 @@ def machine():
         cpu, flags = values.get("model name", cpu), values.get("flags", "")
     vectors = [v for v in ("avx2", "avx512f", "amx_bf16") if v in flags.split()]
     return dict(processor=cpu, vectors=vectors, cores=os.cpu_count())
-
-
-def same_machine(theirs, path):
-    if theirs != machine():
-        sys.exit(f"{path} is of another machine, {theirs}, this is {machine()}")
 
 
 if __name__ == "__main__":

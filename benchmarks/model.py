@@ -5,9 +5,9 @@
 
 Variants are those of `configs/shapes_ablation.py`, laid over the config.
 
-Frames of 640 x 360 on their canvas, random weights, three discs that move. Each part
+Frames of the config's size, 640 x 360 by default, random weights, moving discs. A part
 runs in a process of its own, so that its peak memory is its own. `step` and `clip`
-are those of the tracker, with the masks pasted at 640 x 360 and encoded.
+are those of the tracker, with the masks pasted at that size and encoded.
 """
 
 import argparse
@@ -59,8 +59,9 @@ def prepare(part, config, variant, detections):
         model.track_head.fc2.kernel[...] = jnp.zeros_like(model.track_head.fc2.kernel)
     structure, values = parameters.split(model)
     (fh, fw), size = c.data.canvas, np.array(c.data.scale_hw)
-    pictures, boxes, masks = turns.frames(max(c.tracking.clip_length, c.data.frames))
-    edge = [(0, fh - turns.HEIGHT), (0, fw - turns.WIDTH)]
+    number = max(c.tracking.clip_length, c.data.frames)
+    pictures, boxes, masks = turns.frames(number, size)
+    edge = [(0, fh - size[0]), (0, fw - size[1])]
     frames = np.pad(pictures, [(0, 0), *edge, (0, 0)])
     sizes = np.tile(size, (len(frames), 1))
     per_call = len(frames) if part == "clip" else 1
@@ -82,21 +83,24 @@ def prepare(part, config, variant, detections):
     else:
         m, f = c.data.max_objects, c.data.frames
         beyond = [(0, m - boxes.shape[1]), (0, 0)]
-        pair = Pair(
-            frames=jnp.asarray(frames[None, :f]),
-            size_hw=jnp.asarray(size[None]),
-            boxes=jnp.asarray(np.pad(boxes[None, f - 2 : f], [(0, 0)] * 2 + beyond)),
-            present=jnp.broadcast_to(jnp.arange(m) < boxes.shape[1], (1, 2, m)),
-            labels=jnp.zeros((1, m), jnp.int32),
-            masks=jnp.asarray(np.pad(masks[f - 1], [beyond[0], *edge])[None]),
-            seen=jnp.full(1, f - 1, jnp.int32),
+        arrays = dict(
+            frames=frames[None, :f],
+            size_hw=size[None],
+            boxes=np.pad(boxes[None, f - 2 : f], [(0, 0)] * 2 + beyond),
+            present=np.broadcast_to(np.arange(m) < boxes.shape[1], (1, 2, m)),
+            labels=np.zeros((1, m), np.int32),
+            masks=np.pad(masks[f - 1], [beyond[0], *edge])[None],
+            seen=np.full(1, f - 1, np.int32),
         )
+        pair = Pair(**{name: jnp.asarray(x) for name, x in arrays.items()})
+        one = mesh.make_mesh(1)
+        pair = mesh.shard(pair, one)
         tx = optimizer.build(values.params, **c.optim, frozen=model.frozen_paths)
         update = train_step.make_train_step(
             structure,
             values.statistics,
             tx,
-            mesh.make_mesh(1),
+            one,
             seed=0,
             loss_weights=c.loss.weights.to_dict(),
             thresholds=Thresholds(**c.thresholds),
@@ -104,7 +108,8 @@ def prepare(part, config, variant, detections):
             kinds=LossKinds(**c.loss.kinds),
             dtype=c.run.dtype,
         )
-        state = [train_step.start(jax.tree.map(jnp.copy, values.params), tx)]
+        # As in train.py: a state laid out otherwise would be compiled for once more.
+        state = [mesh.replicate(train_step.start(values.params, tx), one)]
 
         def call():
             state[0], metrics = update(state[0], pair)
@@ -147,7 +152,7 @@ def main():
     args = parser.parse_args()
     what = args.parts[0], args.config, args.variants, args.detections
     if args.serve:
-        turns.serve(prepare(*what)[0])
+        turns.serve(*prepare(*what))
         return
     if args.alone:
         measure(*what, args.repeats)

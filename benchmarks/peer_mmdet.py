@@ -12,7 +12,6 @@ from pathlib import Path
 import turns
 
 DETECTIONS = {"frame10": 10, "frame100": 100, "train": 0}
-SIZE = turns.HEIGHT, turns.WIDTH
 FOLDER = Path(".mim/configs/masktrack_rcnn")
 FILE = "masktrack-rcnn_mask-rcnn_r50_fpn_8xb1-12e_youtubevis2019.py"
 
@@ -46,7 +45,10 @@ def sample(key, reference, objects):
     for t in (*key, *reference):
         frame = DetDataSample()
         about = dict(
-            img_shape=SIZE, ori_shape=SIZE, scale_factor=(1.0, 1.0), flip=False
+            img_shape=turns.SIZE_HW,
+            ori_shape=turns.SIZE_HW,
+            scale_factor=(1.0, 1.0),
+            flip=False,
         )
         frame.set_metainfo(about | dict(frame_id=t, is_key_frame=t in key))
         if objects:
@@ -55,7 +57,7 @@ def sample(key, reference, objects):
                 bboxes=torch.from_numpy(boxes),
                 labels=torch.arange(len(boxes)),
                 instances_ids=torch.arange(len(boxes)) + 1,
-                masks=BitmapMasks(list(masks.astype("uint8")), *SIZE),
+                masks=BitmapMasks(list(masks.astype("uint8")), *turns.SIZE_HW),
             )
         frames.append(frame)
     clip.video_data_samples = frames

@@ -35,7 +35,7 @@ Made by `python benchmarks/study.py` of what each run found, which is kept in
 brackets the mean difference to the first row, the same seed against the same seed, with
 its 95 % interval by bootstrap over videos and seeds. Spoilt frames are those that the
 weather of the set met; recall counts objects of a frame that some predicted mask
-overlaps by 0.5."""
+overlaps by 0.5. Hours are wall time, also where other work ran beside it."""
 
 
 class Part(NamedTuple):
@@ -101,7 +101,7 @@ def page(study):
         what = f"{part['data']}, {part['steps']} steps, {part['seeds']} seeds"
         lines += [
             f"## `{name}`: {what}",
-            f"{part['hours']:.1f} hours of one core, {part['date']}.",
+            f"{part['hours']:.1f} hours, {part['date']}.",
             ablation.table(configs, names),
             f"![Differences of all figures](study_{name}.png)",
         ]

@@ -170,14 +170,14 @@ def _look(model: STAN, frame, memory, thresholds: Thresholds) -> dict[str, Any]:
     """What the parts of the model say of a frame, before the memory is written."""
     sizes = SIZE[None]
     x1 = model.features(frame[None], sizes)
-    levels, logits, deltas, _, proposals = model.regions(x1, sizes, thresholds)
-    classes, moves = model.box_head(model.pool(levels, proposals.boxes, BOX_CELLS))
-    found = model.detect(levels, proposals, sizes, thresholds)
+    proposals = model.proposals(x1, sizes, thresholds)
+    classes, moves = model.box_head(model.pool(x1, proposals.boxes, BOX_CELLS))
+    found = model.detect(x1, proposals, sizes, thresholds)
     found, proposals = jax.tree.map(lambda x: x[0], (found, proposals))
     product = found.embeds @ memory.embeds.T
     return dict(
-        levels=[x[0] for x in levels],
-        rpn=[(a[0], b[0]) for a, b in zip(logits, deltas, strict=True)],
+        levels=[x[0] for x in x1],
+        rpn=[jax.tree.map(lambda said: said[0], model.rpn(x)) for x in x1],
         proposals=proposals,
         classes=classes[0],
         moves=moves[0],
@@ -418,9 +418,9 @@ def _check_training(name: str, folder: Folder) -> Iterator[Row]:
         model = parameters.merge(structure, values._replace(params=params))
         sizes = pair.size_hw[None]
         x1 = model.features(pair.frames[1:], sizes)
-        regions = model.regions(x1, sizes, preset.thresholds)
-        proposals = jax.tree.map(lambda x: x[0], regions.proposals)
-        grid = jnp.concatenate(regions.anchors)
+        proposals = model.proposals(x1, sizes, preset.thresholds)
+        proposals = jax.tree.map(lambda x: x[0], proposals)
+        grid = jnp.concatenate(model.anchors(x1))
         multiple = model.backbone.multiple
         anchors, objects = losses.sample_anchors(grid, pair, key, sampling, multiple)
         rois = losses.sample_rois(proposals, pair, key, sampling)

@@ -216,7 +216,7 @@ def test_study_compares_every_variant_and_keeps_what_is_measured(
     assert found["hard"]["hours"] == 2
     assert "command" not in found["hard"]
     page = (tmp_path / "docs/study.md").read_text()
-    assert "## `hard`: hard, 6800 steps, 5 seeds\n\n2.0 hours of one core" in page
+    assert "## `hard`: hard, 6800 steps, 5 seeds\n\n2.0 hours, 2026-01-02." in page
     assert "| config | AP all |" in page  # and not every figure
     assert "| `a:baseline` | 0.250 |" in page
     assert asked[1][:2] == [

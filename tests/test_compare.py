@@ -21,13 +21,10 @@ def compare(monkeypatch, tmp_path):
         f"import sys, time\nsys.path.insert(0, {str(FOLDER)!r})\nimport turns\n"
         "if 'nothing' in sys.argv: sys.exit('nothing to say')\n"
         "print('a greeting')\n"
-        "turns.serve(lambda: time.sleep(float(sys.argv[1])))\n"
+        "turns.serve(lambda: time.sleep(float(sys.argv[1])), len(sys.argv) - 2)\n"
     )
     monkeypatch.setattr(compare, "MODEL", ours)
-    monkeypatch.setattr(compare, "WORK_NAMES", {"nap": "a nap"})
-    monkeypatch.setattr(
-        compare, "WORK", {"nap": (("0.02",), 1), "nap4": (("0.08",), 4)}
-    )
+    monkeypatch.setattr(compare, "WORK", {"nap": ("a nap", "0.02")})
     return compare
 
 
@@ -44,32 +41,35 @@ def test_subjects_take_turns_and_the_ratio_is_of_the_same_turn(compare, capsys):
     low, middle, high = compare.spread(found["ours"], found["slow"])
     assert 0.15 < low <= middle <= high
     assert middle < 0.6
-    text = compare.table("nap", found)
+    about = dict(machine=compare.machine(), date="2026-01-02", rounds=3)
+    text = compare.table(about | {"work": {"nap": found}})
+    assert "| a nap | 0.02 s, " in text
     assert f"{middle:.2f} ({low:.2f} to {high:.2f})" in text
     assert compare.machine()["processor"] in text
 
 
 def test_a_clip_is_counted_by_frame(compare):
-    found = compare.measure("nap4", {}, 2)
-    assert all(0.02 <= turn["seconds"] < 0.06 for turn in found["ours"])
+    compare.WORK["nap4"] = "a clip", "0.08 - - -"
+    (turn,) = compare.measure("nap4", {}, 1)["ours"]
+    assert 0.02 <= turn["seconds"] < 0.06
 
 
 def test_what_we_serve_must_not_fail(compare):
-    compare.WORK["broken"] = ("nothing",), 1
+    compare.WORK["broken"] = "none", "nothing"
     with pytest.raises(RuntimeError, match=r"ours.py.*ended with 1"):
         compare.measure("broken", {}, 1)
 
 
 def test_figures_of_another_machine_are_refused(compare, tmp_path, monkeypatch):
     path = tmp_path / "speed.json"
-    monkeypatch.setattr(
-        sys, "argv", ["compare.py", "nap", "--rounds=1", f"--json={path}"]
-    )
+    options = ["nap", "--rounds=1"]
+    monkeypatch.setattr(sys, "argv", ["compare.py", *options, f"--json={path}"])
     compare.main()
     kept = json.loads(path.read_text())
     assert [*kept["work"]] == ["nap"]
     kept["machine"]["processor"] = "another"
     path.write_text(json.dumps(kept))
+    monkeypatch.setattr(sys, "argv", ["compare.py", *options, f"--against={path}"])
     with pytest.raises(SystemExit, match="of another machine"):
         compare.main()
 
@@ -93,15 +93,15 @@ def test_table_of_the_page_is_made_of_what_is_kept(monkeypatch):
     compare = importlib.import_module("compare")
     docs = FOLDER.parent / "docs"
     kept = json.loads((docs / "speed.json").read_text())
-    assert set(kept["work"]) == set(compare.WORK) == set(compare.WORK_NAMES)
-    assert compare.summary(kept) in (docs / "measured.md").read_text()
+    assert set(kept["work"]) == set(compare.WORK)
+    assert compare.table(kept) in (docs / "measured.md").read_text()
 
 
 def test_frames_show_the_discs_that_are_annotated(monkeypatch):
     monkeypatch.syspath_prepend(str(FOLDER))
     turns = importlib.import_module("turns")
     pictures, boxes, masks = turns.frames(2)
-    assert pictures.shape == (2, turns.HEIGHT, turns.WIDTH, 3)
+    assert pictures.shape == (2, *turns.SIZE_HW, 3)
     assert boxes.shape == (2, turns.OBJECTS, 4)
     for picture, of_frame, discs in zip(pictures, boxes, masks, strict=True):
         for (x1, y1, x2, y2), disc in zip(of_frame.astype(int), discs, strict=True):

@@ -38,7 +38,7 @@ class RpnHead(nnx.Module):
         """Return what the head says of some anchors alone, for training.
 
         Of tens of thousands of anchors a few dozen learn: their gradient needs no
-        convolution of whole maps, which is a tenth of a training step.
+        convolution of whole maps.
 
         Args:
           levels: all, finest first.

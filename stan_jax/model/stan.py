@@ -68,19 +68,6 @@ class Thresholds(NamedTuple):
     classes: tuple | None = None
 
 
-class Regions(NamedTuple):
-    """Levels and proposals of frames before any region is classified; axis b in front.
-
-    The first four hold one array a level.
-    """
-
-    levels: tuple[Float[Array, "b _ _ c"], ...]
-    logits: tuple[Float[Array, "b _"], ...]
-    deltas: tuple[Float[Array, "b _ 4"], ...]
-    anchors: tuple[Float[Array, "_ 4"], ...]
-    proposals: Proposals
-
-
 class STAN(nnx.Module):
     """MaskTrack R-CNN with spatio-temporal attention (paper Fig. 1).
 
@@ -284,20 +271,18 @@ class STAN(nnx.Module):
             levels, _ = self.walk(held, last, size_hw, seen)
         return tuple(level[:, -1] for level in levels)
 
-    def regions(
+    def proposals(
         self,
         levels: Sequence[Float[Array, "b _ _ c"]],
         size_hw: Int[Array, "b 2"],
         thresholds: Thresholds,
-    ) -> Regions:
-        """Return attended levels with the RPN's answers and proposals.
+    ) -> Proposals:
+        """Return the boxes of attended levels that may hold objects, best first.
 
         Training and tracking share it.
         """
         logits, deltas = zip(*(self.rpn(x) for x in levels), strict=True)
-        level_anchors = self.anchors(levels)
-        proposals = self.propose(logits, deltas, level_anchors, size_hw, thresholds)
-        return Regions(tuple(levels), logits, deltas, level_anchors, proposals)
+        return self.propose(logits, deltas, self.anchors(levels), size_hw, thresholds)
 
     def anchors(self, levels: Sequence[Array]) -> tuple[Float[Array, "a 4"], ...]:
         """Return the anchors of each level, pixels of the canvas."""

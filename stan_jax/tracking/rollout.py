@@ -80,8 +80,8 @@ def clip(
         *jax.tree.map(lambda x: x[None], one), skip_first=first_frame == "skip"
     )
     levels = tuple(x[0] for x in levels)
-    regions = model.regions(levels, sizes, thresholds)
-    detections = model.detect(regions.levels, regions.proposals, sizes, thresholds)
+    proposals = model.proposals(levels, sizes, thresholds)
+    detections = model.detect(levels, proposals, sizes, thresholds)
 
     def associate(memory, inputs):
         detections, seen, now = inputs

@@ -119,8 +119,7 @@ def terms(
     rpn = _rpn(model, attended, pairs, anchor_keys, sampling, kinds)
 
     # No gradient flows through proposals: the RPN learns from drawn anchors alone.
-    frozen = jax.lax.stop_gradient(attended)
-    proposals = model.regions(frozen, pairs.size_hw, thresholds).proposals
+    proposals = model.proposals(attended, pairs.size_hw, thresholds)
     rois = jax.vmap(sample_rois, in_axes=(0, 0, 0, None))(
         jax.lax.stop_gradient(proposals), pairs, roi_keys, sampling
     )

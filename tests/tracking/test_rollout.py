@@ -148,7 +148,7 @@ def _explicit(model, video, previous):
     x0 = [x[:, None] for x in model.attended(model.features(previous, sizes))]
     x1, thresholds = model.features(video, sizes), tiny_model.THRESHOLDS
     levels = model.attend(x0, x1, sizes)
-    *_, proposals = model.regions(levels, sizes, thresholds)
+    proposals = model.proposals(levels, sizes, thresholds)
     return model.detect(levels, proposals, sizes, thresholds)
 
 
