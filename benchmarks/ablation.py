@@ -205,11 +205,10 @@ def by_video(truth, results):
         masks = {track.id: track.masks for track in true}
         length = len(video["file_names"])
         scene = tracking.scene(masks, [track.masks for track in predicted], length)
-        hits = [(frame.overlap >= FOUND).any(1) for frame in scene.frames]
         return Video(
             match(groups, true, predicted),
             tracking.hota(scene),
-            sum(int(hit.sum()) for hit in hits),
+            int((scene.overlap >= FOUND).any(2).sum()),
             scene.masks_true,
         )
 

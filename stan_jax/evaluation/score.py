@@ -12,7 +12,7 @@ import numpy as np
 from stan_jax.errors import InputError
 from stan_jax.evaluation import reasons, tracking_metrics, youtube_vis_ap
 from stan_jax.evaluation.worker_pool import open_pool
-from stan_jax.metrics import error_kinds, tracking
+from stan_jax.metrics import error_kinds, overlap, tracking
 from stan_jax.metrics.error_kinds import Breakdown
 from stan_jax.metrics.tracks import PredictedTrack, TrueTrack
 from stan_jax.metrics.video_ap import (
@@ -218,17 +218,26 @@ def _one_video(
     odd, seen = _odd(video, found), Counter(track.category_id for track in found)
     if options.categories is not None:
         true, found = _of(ids, true), _of(ids, found)
-    counted, corrected = found, None
+    # Once for all that looks at it.
+    overlaps = overlap.compare([x.masks for x in found], [x.masks for x in true])
+    corrected = None
     if options.errors:
-        corrected = error_kinds.one_video(ids, video, true, found)
+        corrected = error_kinds.one_video(ids, video, true, found, overlaps)
+    counted = range(len(found))
     if options.min_score is not None:
-        counted = [track for track in found if track.score >= options.min_score]
-    by_category = not options.class_agnostic
+        counted = [n for n in counted if found[n].score >= options.min_score]
     try:
-        counts = tracking.count(video, true, counted, *paths, by_category=by_category)
+        counts = tracking.count(
+            video,
+            true,
+            [found[n] for n in counted],
+            *paths,
+            by_category=not options.class_agnostic,
+            overlaps=overlaps.of(counted, range(len(true))),
+        )
     except InputError as error:  # which AP is not concerned with
         counts = error
-    matched = match(groups, true, found, areas(options.sides))
+    matched = match(groups, true, found, areas(options.sides), overlaps.tracks)
     number = Counter(track.category_id for track in true)
     return Part(matched, counts, corrected, odd, number, seen)
 

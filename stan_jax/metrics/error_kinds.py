@@ -11,10 +11,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
-from pycocotools import mask as coco_mask
 
 from stan_jax.masks.run_lengths import Masks
-from stan_jax.metrics.overlap import paired
+from stan_jax.metrics.overlap import Overlaps, compare, padded
 from stan_jax.metrics.tracks import PredictedTrack, TrueTrack
 from stan_jax.metrics.video_ap import VideoAp, match
 
@@ -99,13 +98,24 @@ def one_video(
     video: dict[str, Any],
     truth: Sequence[TrueTrack],
     predicted: Sequence[PredictedTrack],
+    overlaps: Overlaps | None = None,
 ) -> Corrected:
-    """Sort the errors of one video and mend them, one kind at a time."""
+    """Sort the errors of one video and mend them, one kind at a time.
+
+    overlaps: of `predicted` with `truth`, where they are known.
+    """
     # Categories outside the file's list stand for nothing.
-    true = [track for track in truth if track.category_id in category_ids]
-    seen = [track for track in predicted if track.category_id in category_ids]
+    columns, rows = (
+        [i for i, track in enumerate(side) if track.category_id in category_ids]
+        for side in (truth, predicted)
+    )
+    true, seen = [truth[i] for i in columns], [predicted[i] for i in rows]
+    if overlaps is None:
+        overlaps = compare([x.masks for x in seen], [x.masks for x in true])
+    else:
+        overlaps = overlaps.of(rows, columns)
     groups = [[c] for c in sorted(set(category_ids))]
-    assigned = _assign(seen, true)
+    assigned = _assign(seen, true, overlaps)
     matched = match(groups, true, seen)
     there = {*assigned.kinds, *(["missed"] if assigned.missed else [])}
     by_kind = {
@@ -178,9 +188,11 @@ class Assigned(NamedTuple):
     missed: list[int]
 
 
-def _assign(predicted: list[PredictedTrack], truth: list[TrueTrack]) -> Assigned:
-    common, both, areas = _common(predicted, truth)
-    union = both - common  # [n m t]
+def _assign(
+    predicted: list[PredictedTrack], truth: list[TrueTrack], overlaps: Overlaps
+) -> Assigned:
+    common, union = overlaps.common, overlaps.both - overlaps.common  # [n m t]
+    areas = padded([x.masks.areas for x in predicted], common.shape[-1])
     crowd = np.array([g.crowd for g in truth], bool)
     overlap = _ratio(common.sum(-1), union.sum(-1))
     shown = areas > 0
@@ -276,36 +288,6 @@ def _correct(kind: str, track: PredictedTrack, true: TrueTrack) -> PredictedTrac
             texts[t], sizes[t] = true.masks.texts[t], true.masks.sizes[t]
             areas[t] = true.masks.areas[t]
     return track._replace(masks=Masks(texts, sizes, areas))
-
-
-def _common(
-    predicted: list[PredictedTrack], truth: list[TrueTrack]
-) -> tuple[
-    Float[np.ndarray, "n m t"], Float[np.ndarray, "n m t"], Float[np.ndarray, "n t"]
-]:
-    """Return common pixels and both areas of each pair by frame; and predicted areas.
-
-    As for AP a frame beyond the shorter of two tracks counts for nothing, nor does one
-    where their masks differ in size.
-    """
-    sides = [x.masks for x in predicted], [x.masks for x in truth]
-    (area, size), (area_m, size_m), used = paired(*sides)
-    both = ((area[:, None] + area_m) * used).astype(float)
-    common = np.zeros(both.shape)
-    for t in np.flatnonzero(size.any(axis=0) & size_m.any(axis=0)).tolist():
-        n, m = np.flatnonzero(area[:, t]), np.flatnonzero(area_m[:, t])
-        if not n.size or not m.size:
-            continue
-        rles, rles_m = (
-            [side[i].masks.rle(t) for i in chosen]
-            for side, chosen in ((predicted, n), (truth, m))
-        )
-        # Masks of different sizes have nothing in common: -1 there.
-        ratio = np.maximum(coco_mask.iou(rles, rles_m, [0] * len(m)), 0)
-        at = np.ix_(n, m, [t])
-        ratio = ratio[..., None]
-        common[at] = np.rint(ratio * both[at] / (1 + ratio))
-    return common, both, area.astype(float)
 
 
 def text(breakdown: Breakdown, names: dict[Any, str], worst: int = 3) -> str:

@@ -1,9 +1,10 @@
 """Overlap of tracks: common pixels over a whole video, by their run lengths."""
 
 from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from pycocotools import mask as coco_mask
 
 from stan_jax.masks import codec
@@ -11,6 +12,28 @@ from stan_jax.masks.run_lengths import Masks
 from stan_jax.masks.segmentations import MOST
 
 PAIRS = 2**17  # of masks that one call of pycocotools compares, about
+
+
+class Overlaps(NamedTuple):
+    """Overlap of each pair of two lists of tracks, over their video and by frame.
+
+    Args:
+      tracks: see `iou`.
+      common: pixels that both show; 0 where a frame counts for nothing.
+      both: pixels of the one and of the other; 0 where a frame counts for nothing.
+      frames: common pixels / pixels of either in one frame, however long the lists;
+        0 where not both have a mask, and where their sizes differ.
+    """
+
+    tracks: Float[np.ndarray, "n m"]
+    common: Int[np.ndarray, "n m t"]
+    both: Int[np.ndarray, "n m t"]
+    frames: Float[np.ndarray, "n m t"]
+
+    def of(self, rows: Any, columns: Any) -> "Overlaps":
+        """Return those of some tracks of either list, by their places in it."""
+        at = np.ix_(rows, columns)
+        return Overlaps(*(table[at] for table in self))
 
 
 def iou(
@@ -22,6 +45,17 @@ def iou(
     the two masks differ in size. 0 where the union is empty, and where it is below
     `minimum`: such pairs are compared only until that is certain.
     """
+    return _compared(predicted, truth, minimum).tracks
+
+
+def compare(predicted: Sequence[Masks], truth: Sequence[Masks]) -> Overlaps:
+    """Return all overlaps of two lists of tracks; each pair of masks is met once."""
+    return _compared(predicted, truth, 0.0)
+
+
+def _compared(
+    predicted: Sequence[Masks], truth: Sequence[Masks], minimum: float
+) -> Overlaps:
     (area, size), (area_m, size_m), used = paired(predicted, truth)
     both = (area[:, None] + area_m) * used
     # What a pair has in common: at most that one mask lies inside the other.
@@ -33,11 +67,15 @@ def iou(
         for side in (predicted, truth)
     )
     odd = broken[:, None] & broken_m & used
+    frames = np.zeros(both.shape)
 
     times = np.flatnonzero(size.any(axis=0) & size_m.any(axis=0))
-    # Frames with many pixels decide soonest.
-    times = times[np.argsort(-common[..., times].sum(axis=(0, 1)), kind="stable")]
-    for part in np.split(times, [2 * len(times) // 5, 3 * len(times) // 5]):
+    parts = [times]
+    if minimum:  # frames with many pixels decide soonest
+        pixels = common[..., times].sum(axis=(0, 1))
+        times = times[np.argsort(-pixels, kind="stable")]
+        parts = np.split(times, [2 * len(times) // 5, 3 * len(times) // 5])
+    for part in parts:
         sums = common.sum(axis=-1)
         still = (sums >= minimum * (total - sums)) | odd.any(axis=-1)
         n, m = np.flatnonzero(still.any(axis=1)), np.flatnonzero(still.any(axis=0))
@@ -50,8 +88,8 @@ def iou(
                 continue
             p, q = np.nonzero(t[:, None] == t_m)
             ratio = np.asarray(coco_mask.iou(rles, rles_m, [0] * len(rles_m)))[p, q]
-            ratio = np.maximum(ratio, 0)  # -1: sizes differ
             at = i[p], j[q], t[p]
+            frames[at] = ratio = np.maximum(ratio, 0)  # -1: sizes differ
             # Exact, since both sides are whole: ratio = common / (both - common).
             common[at] = np.rint(ratio * both[at] / (1 + ratio))
     for i, j, t in np.argwhere(odd).tolist():
@@ -61,7 +99,7 @@ def iou(
     sums = common.sum(axis=-1)
     union = (total - sums + extra).astype(np.float64)
     ratio = np.divide(sums, union, out=np.zeros_like(union), where=union > 0)
-    return np.where(ratio >= minimum, ratio, 0)
+    return Overlaps(np.where(ratio >= minimum, ratio, 0), common, both, frames)
 
 
 def _masks(

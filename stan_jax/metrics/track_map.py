@@ -5,8 +5,8 @@ of different length are compared in full, and the first row of the results file 
 the object it matched free. Same numbers as TrackEval, to the last digit.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -31,30 +31,32 @@ class TrackMap(NamedTuple):
 
 
 def match(
-    true: Mapping[Any, TrueTrack], predicted: Sequence[PredictedTrack]
+    true: Sequence[TrueTrack],
+    predicted: Sequence[PredictedTrack],
+    overlap: Float[np.ndarray, "n m"],
 ) -> TrackMap:
     """Each predicted track, best first, takes the best true track that is free.
 
-    true: by id.
+    overlap: of each predicted track with each true one, see `overlap.iou`.
     """
     # Crowds last, else in the order of the file.
-    truth = sorted(true.values(), key=lambda track: track.crowd)
-    crowd = np.array([track.crowd for track in truth], bool)
+    crowd = np.array([track.crowd for track in true], bool)
+    last = np.argsort(crowd, kind="stable")
     scores = np.array([track.score for track in predicted], np.float64)
     order = np.argsort(-scores, kind="stable")
-    predicted = [predicted[n] for n in order]
-    right, ignored = np.zeros((2, len(THRESHOLDS), len(predicted)), bool)
-    if truth and predicted:
-        length = max(len(track.masks.texts) for track in [*truth, *predicted])
-        masks = [_to_length(track.masks, length) for track in [*predicted, *truth]]
-        overlap = iou(masks[: len(predicted)], masks[len(predicted) :], THRESHOLDS[0])
-        for k, threshold in enumerate(THRESHOLDS):
-            taken = np.zeros(len(truth), bool)
-            for n, track in enumerate(predicted):
-                m = _best(overlap[n], taken, crowd, min(threshold, 1 - 1e-10))
-                if m >= 0:
-                    right[k, n], ignored[k, n] = True, crowd[m]
-                    taken[m] = track.row > 0  # a quirk: id 0 reads as "still free"
+    overlap = _in_full(true, predicted, overlap)[np.ix_(order, last)]
+    crowd = crowd[last]
+    rows = [predicted[n].row for n in order]
+    right, ignored = np.zeros((2, len(THRESHOLDS), len(rows)), bool)
+    best = overlap.max(axis=1, initial=0)
+    for k, threshold in enumerate(THRESHOLDS):
+        least = min(threshold, 1 - 1e-10)
+        taken = np.zeros(len(crowd), bool)
+        for n in np.flatnonzero(best >= least - SLACK).tolist():
+            m = _best(overlap[n], taken, crowd, least)
+            if m >= 0:
+                right[k, n], ignored[k, n] = True, crowd[m]
+                taken[m] = rows[n] > 0  # a quirk: id 0 reads as "still free"
     return TrackMap(scores[order], right, ignored, int(np.sum(~crowd)))
 
 
@@ -66,6 +68,18 @@ def _best(overlap, taken, crowd, minimum: float) -> int:
         if overlap[m] >= minimum - SLACK:
             best, minimum = m, overlap[m]
     return best
+
+
+def _in_full(true, predicted, overlap: np.ndarray) -> np.ndarray:
+    """The overlaps, anew where the lists differ in length: all frames count."""
+    lengths = {len(track.masks.texts) for track in [*true, *predicted]}
+    if len(lengths) < 2 or not overlap.size:
+        return overlap
+    sides = (
+        [_to_length(track.masks, max(lengths)) for track in tracks]
+        for tracks in (predicted, true)
+    )
+    return iou(*sides, THRESHOLDS[0])
 
 
 def _to_length(masks: Masks, length: int) -> Masks:

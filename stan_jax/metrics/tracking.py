@@ -11,12 +11,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from pycocotools import mask as coco_mask
 from scipy.optimize import linear_sum_assignment
 
 from stan_jax.errors import InputError
 from stan_jax.masks.run_lengths import Masks
+from stan_jax.masks.segmentations import MOST
 from stan_jax.metrics import track_map
+from stan_jax.metrics.overlap import Overlaps, compare, padded
 from stan_jax.metrics.track_map import TrackMap
 from stan_jax.metrics.tracks import PredictedTrack, TrueTrack
 
@@ -28,39 +29,32 @@ MEANS = ("HOTA", "DetA", "AssA", "DetRe", "DetPr", "AssRe", "AssPr", "LocA", "OW
 
 
 class Frame(NamedTuple):
-    """One frame: who is there, and how much each pair overlaps."""
+    """A frame that shows objects and tracks alike: which ones."""
 
+    t: int
     true: Int[np.ndarray, " _"]  # numbers of tracks within the video
     predicted: Int[np.ndarray, " _"]
-    overlap: Float[np.ndarray, "_ _"]  # IoU of the masks
 
 
 class Scene(NamedTuple):
     """One video; tracks are numbered in the order of their ids."""
 
+    overlap: Float[np.ndarray, "t n m"]  # IoU of the masks; 0 where there are none
+    true: Bool[np.ndarray, "t n"]  # which objects a frame shows
+    predicted: Bool[np.ndarray, "t m"]
     frames: list[Frame]
     objects: list  # the id of each
     tracks: list[int]  # the number of each among those that were given
 
     @property
-    def num_true(self) -> int:
-        """Number of objects that some frame shows."""
-        return len(self.objects)
-
-    @property
-    def num_predicted(self) -> int:
-        """Number of predicted tracks that some frame shows."""
-        return len(self.tracks)
-
-    @property
     def masks_true(self) -> int:
         """Number of masks of objects."""
-        return sum(len(frame.true) for frame in self.frames)
+        return int(self.true.sum())
 
     @property
     def masks_predicted(self) -> int:
         """Number of masks of predicted tracks."""
-        return sum(len(frame.predicted) for frame in self.frames)
+        return int(self.predicted.sum())
 
 
 class Held(NamedTuple):
@@ -87,22 +81,26 @@ def count(
     results_path: str | Path = "results",
     *,
     by_category: bool = False,
+    overlaps: Overlaps | None = None,
 ) -> Counts:
     """One video; the paths are for errors.
 
     by_category: also count each category alone; its tracks meet only each other.
+    overlaps: of `predicted` with `true`, where they are known.
     """
     folder_of(instances_path, video)
     length = len(video["file_names"])
     # One object per id, as in the rest of the evaluation.
-    objects = {track.id: track for track in true}
-    here = scene(
-        {i: track.masks for i, track in objects.items()},
-        [track.masks for track in predicted],
-        length,
-        results_path,
-        f"video {video['id']}",
-    )
+    places = {track.id: place for place, track in enumerate(true)}
+    objects = {i: true[place] for i, place in places.items()}
+    masks = {i: track.masks for i, track in objects.items()}
+    found = [track.masks for track in predicted]
+    if overlaps is None:
+        overlaps = compare(found, list(masks.values()))
+    else:
+        overlaps = overlaps.of(range(len(found)), list(places.values()))
+    record = f"video {video['id']}"
+    here = scene(masks, found, length, results_path, record, overlaps)
     parts = {}
     if by_category:
         kinds = [
@@ -116,13 +114,17 @@ def count(
                 parts[category] = held(part(here, *sides))
             else:
                 parts[category] = one_sided(*(side[category] for side in shown))
-    return Counts(held(here), track_map.match(objects, predicted), parts)
+    maps = track_map.match(list(objects.values()), predicted, overlaps.tracks)
+    return Counts(held(here), maps, parts)
 
 
 def _masks_of(here: Scene, side: int, kinds: Sequence) -> Counter:
     """Return how many masks each category has, of the objects or of the tracks."""
-    numbers = [n for frame in here.frames for n in frame[side].tolist()]
-    return Counter(kinds[n] for n in numbers)
+    numbers: Counter = Counter()
+    shown = (here.true, here.predicted)[side]
+    for kind, number in zip(kinds, shown.sum(axis=0).tolist(), strict=True):
+        numbers[kind] += number
+    return numbers
 
 
 def held(here: Scene) -> Held:
@@ -157,16 +159,14 @@ def part(
     """Return a scene with some of the objects and some of the tracks alone."""
     numbers = np.cumsum(true) - 1, np.cumsum(predicted) - 1
     frames = []
-    for frame in here.frames:
-        rows, columns = true[frame.true], predicted[frame.predicted]
-        frames.append(
-            Frame(
-                numbers[0][frame.true[rows]],
-                numbers[1][frame.predicted[columns]],
-                frame.overlap[rows][:, columns],
-            )
-        )
+    for t, n, m in here.frames:
+        n, m = n[true[n]], m[predicted[m]]
+        if n.size and m.size:
+            frames.append(Frame(t, numbers[0][n], numbers[1][m]))
     return Scene(
+        here.overlap[:, true][..., predicted],
+        here.true[:, true],
+        here.predicted[:, predicted],
         frames,
         [i for i, kept in zip(here.objects, true, strict=True) if kept],
         [n for n, kept in zip(here.tracks, predicted, strict=True) if kept],
@@ -231,33 +231,44 @@ def scene(
     length: int,
     file: str | Path = "results",
     record: str = "",
+    overlaps: Overlaps | None = None,
 ) -> Scene:
     """Return who is in each frame of a video, and the overlap of each pair.
 
-    true: the masks of the objects by id.
+    true: the masks of the objects by id. overlaps: of `predicted` with `true`, where
+    they are known.
     Raises: InputError, named by `file` and `record`, where two masks of a frame differ
     in size.
     """
+    objects = list(true.values())
+    if overlaps is None:
+        overlaps = compare(predicted, objects)
+    sizes, found = (_sizes(side, length) for side in (objects, predicted))
     # Tracks that no frame shows have no number; the others in the order of their ids.
-    objects = {i: track for i, track in true.items() if any(track.texts[:length])}
-    number = {i: n for n, i in enumerate(sorted(objects))}
-    shown = [n for n, track in enumerate(predicted) if any(track.texts[:length])]
-    tracks = [predicted[n] for n in shown]
+    ids = list(true)
+    columns = sorted(np.flatnonzero(sizes.any(axis=0)).tolist(), key=lambda i: ids[i])
+    rows = np.flatnonzero(found.any(axis=0))
+    number, seen = (np.zeros(len(side), int) for side in (objects, predicted))
+    number[columns], seen[rows] = np.arange(len(columns)), np.arange(len(rows))
     frames = []
-    for t in range(length):
-        here = {i: rle for i, track in objects.items() if (rle := track.rle(t))}
-        seen = {n: rle for n, track in enumerate(tracks) if (rle := track.rle(t))}
-        rles = list(here.values()), list(seen.values())
-        sizes = {tuple(rle["size"]) for side in rles for rle in side}
-        if len(sizes) > 1 and all(rles):
-            rule = f"masks of one frame must have one size, have {sorted(sizes)}"
+    for t in np.flatnonzero(sizes.any(axis=1) & found.any(axis=1)).tolist():
+        n, m = np.flatnonzero(sizes[t]), np.flatnonzero(found[t])
+        here = {*sizes[t, n].tolist(), *found[t, m].tolist()}
+        if len(here) > 1:
+            both = sorted(divmod(size, MOST) for size in here)
+            rule = f"masks of one frame must have one size, have {both}"
             raise InputError(file, f"{record}, frame {t}".removeprefix(", "), rule)
-        overlap = np.zeros((len(here), len(seen)))
-        if overlap.size:
-            overlap = np.asarray(coco_mask.iou(*rles, [False] * len(seen)))
-        numbers = np.array([number[i] for i in here], int), np.array(list(seen), int)
-        frames.append(Frame(*numbers, overlap))
-    return Scene(frames, list(number), shown)
+        frames.append(Frame(t, number[n], seen[m]))
+    overlap = np.zeros((length, len(columns), len(rows)))
+    compared = overlaps.frames[np.ix_(rows, columns)].T[:length]
+    overlap[: len(compared)] = compared
+    shown = sizes[:, columns] > 0, found[:, rows] > 0
+    return Scene(overlap, *shown, frames, [ids[i] for i in columns], rows.tolist())
+
+
+def _sizes(tracks: Sequence[Masks], length: int) -> Int[np.ndarray, "t n"]:
+    """Size of each mask of a video as one number; 0 where there is none."""
+    return padded([(x.sizes @ [MOST, 1])[:length] for x in tracks], length).T
 
 
 def hota(scene: Scene) -> dict[str, np.ndarray]:
@@ -265,44 +276,41 @@ def hota(scene: Scene) -> dict[str, np.ndarray]:
     if not scene.masks_true or not scene.masks_predicted:
         return one_sided(scene.masks_true, scene.masks_predicted).hota
     result = {k: np.zeros(len(ALPHAS)) for k in ("TP", "FN", "FP", *MEANS)}
+    overlap = scene.overlap
     # First pass: how well two tracks fit over the whole video.
-    alignment = np.zeros((scene.num_true, scene.num_predicted))
-    seen_true, seen_predicted = (
-        np.zeros((scene.num_true, 1)),
-        np.zeros((1, scene.num_predicted)),
-    )
-    for true, predicted, overlap in scene.frames:
-        rest = overlap.sum(0)[None] + overlap.sum(1)[:, None] - overlap
-        share = np.zeros_like(overlap)
-        np.divide(overlap, rest, out=share, where=rest > SLACK)
-        alignment[true[:, None], predicted[None]] += share
-        seen_true[true] += 1
-        seen_predicted[0, predicted] += 1
-    alignment = alignment / (seen_true + seen_predicted - alignment)
+    rest = overlap.sum(1)[:, None] + overlap.sum(2)[..., None] - overlap
+    # 0 where both met nobody.
+    shares = (overlap / np.where(rest > SLACK, rest, np.inf)).sum(0)
+    seen_true, seen_predicted = scene.true.sum(0)[:, None], scene.predicted.sum(0)
+    either = seen_true + seen_predicted
+    fit = shares / (either - shares) * overlap
     # Second pass: one assignment for each frame, then the thresholds.
-    together = np.zeros((len(ALPHAS), *alignment.shape))
-    for true, predicted, overlap in scene.frames:
-        rows, columns = linear_sum_assignment(
-            -(alignment[true[:, None], predicted[None]] * overlap)
-        )
-        matched = overlap[rows, columns]
-        right = matched >= ALPHAS[:, None] - SLACK  # [19 n]
-        number = right.sum(1)
-        result["TP"] += number
-        result["FN"] += len(true) - number
-        result["FP"] += len(predicted) - number
-        if len(matched):
-            # In their order, one by one: NumPy's sum rounds otherwise.
-            result["LocA"] += np.cumsum(np.where(right, matched, 0.0), axis=1)[:, -1]
-        together[:, true[rows], predicted[columns]] += right
-    for a, count in enumerate(together):
-        for name, size in (
-            ("AssA", seen_true + seen_predicted - count),
-            ("AssRe", seen_true),
-            ("AssPr", seen_predicted),
-        ):
-            share = count / np.maximum(1, size)
-            result[name][a] = np.sum(count * share) / np.maximum(1, result["TP"][a])
+    matched, pairs = np.zeros((2, len(overlap), max(fit.shape[1:])))
+    for t, true, predicted in scene.frames:
+        met = true[:, None], predicted
+        n, m = linear_sum_assignment(fit[t][met], maximize=True)
+        n, m = true[n], predicted[m]
+        matched[t, : len(n)] = overlap[t][n, m]
+        pairs[t, : len(n)] = n * fit.shape[2] + m
+    right = matched >= ALPHAS[:, None, None] - SLACK  # [19 t n]; never where none is
+    result["TP"] += right.sum((1, 2))
+    result["FN"] += scene.masks_true - result["TP"]
+    result["FP"] += scene.masks_predicted - result["TP"]
+    # In their order, one by one: NumPy's sum rounds otherwise.
+    by_frame = np.cumsum(np.where(right, matched, 0.0), axis=2)[..., -1]
+    result["LocA"] += np.cumsum(by_frame, axis=1)[:, -1]
+    a, t, n = np.nonzero(right)
+    places = a * shares.size + pairs[t, n].astype(int)
+    together = np.bincount(places, minlength=len(ALPHAS) * shares.size)
+    together = together.reshape(len(ALPHAS), *shares.shape)
+    for name, size in (
+        ("AssA", either - together),
+        ("AssRe", seen_true),
+        ("AssPr", seen_predicted),
+    ):
+        products = together * (together / np.maximum(1, size))
+        sums = products.reshape(len(ALPHAS), -1).sum(axis=1)
+        result[name] = sums / np.maximum(1, result["TP"])
     result["LocA"] = np.maximum(1e-10, result["LocA"]) / np.maximum(1e-10, result["TP"])
     return _rates(result)
 
@@ -331,33 +339,35 @@ def _rates(result: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 def clear(scene: Scene) -> dict[str, Any]:
     """Counts of one video, by TrackEval's names."""
-    if not scene.masks_true or not scene.masks_predicted:
-        return one_sided(scene.masks_true, scene.masks_predicted).clear
-    counts = one_sided(0, 0).clear
-    last, before = (np.full(scene.num_true, -1) for _ in range(2))  # -1: no track yet
-    begun = np.zeros(scene.num_true, int)
-    for true, predicted, overlap in scene.frames:
-        if not len(true) or not len(predicted):
-            counts["CLR_FN"] += len(true)
-            counts["CLR_FP"] += len(predicted)
+    masks = scene.masks_true, scene.masks_predicted
+    counts = one_sided(*masks).clear
+    if not all(masks):
+        return counts
+    _, objects, tracks = scene.overlap.shape
+    last, before = np.full((2, objects), -1)  # -1: no track yet
+    begun = np.zeros(objects, int)
+    near = scene.overlap >= THRESHOLD - SLACK
+    for t, true, predicted in scene.frames:
+        if not near[t].any():
+            before[:] = -1
             continue
-        score = SAME_TRACK * (predicted[None] == before[true][:, None]) + overlap
-        score[overlap < THRESHOLD - SLACK] = 0
-        rows, columns = linear_sum_assignment(-score)
+        met = true[:, None], predicted
+        same = predicted == before[true][:, None]
+        score = (SAME_TRACK * same + scene.overlap[t][met]) * near[t][met]
+        rows, columns = linear_sum_assignment(score, maximize=True)
         right = score[rows, columns] > SLACK
-        rows, columns = rows[right], columns[right]
-        objects, tracks = true[rows], predicted[columns]
-        old = last[objects]
-        counts["IDSW"] += int(((old >= 0) & (old != tracks)).sum())
+        n, m = true[rows[right]], predicted[columns[right]]
+        old = last[n]
+        counts["IDSW"] += int(((old >= 0) & (old != m)).sum())
         gone = before < 0
-        last[objects] = tracks
+        last[n] = m
         before[:] = -1
-        before[objects] = tracks
+        before[n] = m
         begun += gone & (before >= 0)
-        counts["CLR_TP"] += len(rows)
-        counts["CLR_FN"] += len(true) - len(rows)
-        counts["CLR_FP"] += len(predicted) - len(rows)
-        counts["MOTP_sum"] += float(sum(overlap[rows, columns]))
+        counts["CLR_TP"] += len(n)
+        counts["MOTP_sum"] += sum(scene.overlap[t, n, m].tolist())
+    counts["CLR_FN"] -= counts["CLR_TP"]
+    counts["CLR_FP"] -= counts["CLR_TP"]
     counts["Frag"] = int((begun[begun > 0] - 1).sum())
     return counts
 
@@ -366,13 +376,9 @@ def identity(scene: Scene) -> dict[str, int]:
     """Frames of one video that the best pairing of whole tracks gets right or wrong."""
     if not scene.masks_true or not scene.masks_predicted:
         return one_sided(scene.masks_true, scene.masks_predicted).identity
-    n, m = scene.num_true, scene.num_predicted
-    both, seen_true, seen_predicted = np.zeros((n, m)), np.zeros(n), np.zeros(m)
-    for true, predicted, overlap in scene.frames:
-        i, j = np.nonzero(overlap >= THRESHOLD)
-        both[true[i], predicted[j]] += 1
-        seen_true[true] += 1
-        seen_predicted[predicted] += 1
+    both = (scene.overlap >= THRESHOLD).sum(0)
+    seen_true, seen_predicted = scene.true.sum(0), scene.predicted.sum(0)
+    n, m = both.shape
     # A track may stay alone: beside the real ones each has a partner of its own.
     missed, wrong = np.zeros((2, n + m, n + m))
     missed[:n, m:] = wrong[n:, :m] = 1e10

@@ -96,44 +96,54 @@ def match(
     truth: Sequence[TrueTrack],
     predicted: Sequence[PredictedTrack],
     areas: Float[np.ndarray, "4 2"] = AREAS,
+    overlap: Float[np.ndarray, "n m"] | None = None,
 ) -> dict[int, Matched]:
-    """Return the share of one video in each group of category ids that is in it."""
-    true, seen = defaultdict(list), defaultdict(list)
-    for g in truth:
-        true[g.category_id].append(g)
-    for d, area in zip(predicted, _mean_areas(predicted), strict=True):
-        seen[d.category_id].append((d, area))
-    return {
-        k: _match([g for c in group for g in true[c]], rows, areas)
-        for k, group in enumerate(groups)
-        for rows in [[pair for c in group for pair in seen[c]]]
-        if rows or any(true[c] for c in group)
-    }
+    """Return the share of one video in each group of category ids that is in it.
+
+    overlap: of each predicted track with each true one, see `iou`; only what is needed
+    of it is computed where it is not given.
+    """
+    sides = defaultdict(list), defaultdict(list)
+    for places, tracks in zip(sides, (truth, predicted), strict=True):
+        for place, track in enumerate(tracks):
+            places[track.category_id].append(place)
+    means = np.array(_mean_areas(predicted))
+    found = {}
+    for k, group in enumerate(groups):
+        m, n = ([place for c in group for place in places[c]] for places in sides)
+        if not m and not n:
+            continue
+        scores = np.array([predicted[place].score for place in n], np.float64)
+        best = np.argsort(-scores, kind="stable")[: max(LIMITS)]
+        n = [n[place] for place in best]
+        true = [truth[place] for place in m]
+        pairs = np.zeros((len(n), len(m))) if overlap is None else overlap[np.ix_(n, m)]
+        if overlap is None and pairs.size:
+            seen = [predicted[place].masks for place in n]
+            pairs = iou(seen, [g.masks for g in true], THRESHOLDS[0])
+        found[k] = _match(true, scores[best], means[n], pairs, areas)
+    return found
 
 
 def _match(
     truth: list[TrueTrack],
-    predicted: list[tuple[PredictedTrack, float]],
+    scores: Float[np.ndarray, " n"],
+    means: Float[np.ndarray, " n"],
+    overlap: Float[np.ndarray, "n m"],
     areas: Float[np.ndarray, "4 2"],
 ) -> Matched:
     """One video and category: each detection, best first, takes the best free track.
 
-    predicted: with their mean areas.
+    scores, means, overlap: of the detections, best first; means: of their areas.
     """
-    scores = np.array([d.score for d, _ in predicted], np.float64)
-    best = np.argsort(-scores, kind="stable")[: max(LIMITS)]
-    predicted, scores = [predicted[n] for n in best], scores[best]
-
     size = np.array([g.area for g in truth])
     crowd = np.array([g.crowd for g in truth], bool)
     # An official quirk: the match is stored by id, and id 0 reads as "no match".
     named = np.array([g.id != 0 for g in truth], bool)
     ignore = crowd | (size < areas[:, :1]) | (size > areas[:, 1:])  # [4 m]
 
-    right, ignored = np.zeros((2, len(areas), len(THRESHOLDS), len(predicted)), bool)
-    if truth and predicted:
-        masks = [d.masks for d, _ in predicted], [g.masks for g in truth]
-        overlap = iou(*masks, THRESHOLDS[0])
+    right, ignored = np.zeros((2, len(areas), len(THRESHOLDS), len(scores)), bool)
+    if overlap.size:
         taken = np.zeros((len(areas), len(THRESHOLDS), len(truth)), bool)
         a, k = np.ogrid[: len(areas), : len(THRESHOLDS)]
         for n in np.flatnonzero(overlap.max(axis=1) >= THRESHOLDS[0]):
@@ -147,8 +157,7 @@ def _match(
             taken[a, k, m] |= hit
             right[..., n] = hit & named[m]
             ignored[..., n] = hit & ignore[a, m]
-    mean = np.array([area for _, area in predicted])
-    outside = (mean < areas[:, :1]) | (mean > areas[:, 1:])  # [4 n]
+    outside = (means < areas[:, :1]) | (means > areas[:, 1:])  # [4 n]
     ignored |= ~right & outside[:, None]
     return Matched(scores, right, ignored, np.sum(~ignore, axis=1))
 

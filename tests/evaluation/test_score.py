@@ -8,7 +8,7 @@ from pycocotools import mask as coco_mask
 from stan_jax.commands import main
 from stan_jax.errors import InputError
 from stan_jax.evaluation import score, tracking_metrics, youtube_vis_ap
-from stan_jax.masks.run_lengths import Masks
+from stan_jax.masks import run_lengths
 from stan_jax.metrics import tracking
 
 NAMES = ("AP", "AP50", "AP75", "AR1", "AR10")
@@ -331,8 +331,8 @@ def test_a_switch_and_a_gap_are_counted_where_they_were_planted():
     )
 
     def masks(times, half):
-        shown = [half if t in times else None for t in range(6)]
-        return Masks(shown, np.full((6, 2), 4), np.full(6, 8))
+        rle = {"size": [4, 4], "counts": half}
+        return run_lengths.read([rle if t in times else None for t in range(6)])
 
     true = {7: masks(range(6), left)}
     found = [masks({0, 1}, left), masks({3, 4, 5}, left), masks({2}, right)]

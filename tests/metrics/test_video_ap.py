@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
@@ -226,6 +228,25 @@ def test_iou_gives_up_only_pairs_that_cannot_reach_the_least(monkeypatch):
         np.testing.assert_array_equal(part, np.where(whole >= 0.5, whole, 0))
         reached += (part > 0).sum()
     assert reached > 10
+
+
+def test_compare_gives_the_overlap_of_tracks_and_of_frames_and_of_some_of_them():
+    rng = np.random.default_rng(4)
+    found, truth = [blob(rng, n) for n in (3, 5, 4)], [blob(rng, n) for n in (4, 5)]
+    found[0][1] = np.ones((3, 2), bool)  # another size
+    sides = [masks(d) for d in found], [masks(g) for g in truth]
+    got = overlap.compare(*sides)
+    np.testing.assert_array_equal(got.tracks, overlap.iou(*sides))
+    for (n, d), (m, g) in itertools.product(enumerate(found), enumerate(truth)):
+        for t in range(5):
+            one, other = (side[t] if t < len(side) else None for side in (d, g))
+            want = 0.0
+            if one is not None and other is not None and one.shape == other.shape:
+                want = (one & other).sum() / max(1, (one | other).sum())
+            assert got.frames[n, m, t] == want, (n, m, t)
+    part = got.of([2, 0], [1])
+    np.testing.assert_array_equal(part.tracks, got.tracks[[2, 0]][:, [1]])
+    np.testing.assert_array_equal(part.frames, got.frames[[2, 0]][:, [1]])
 
 
 @pytest.mark.parametrize("pairs", [1, 50, 10**9])
