@@ -130,6 +130,7 @@ def test_a_model_that_finds_nothing_scores_0(ablation, workdir):
     assert set(got.values()) == {0}
 
 
+@pytest.mark.slow
 def test_equal_runs_differ_by_nothing_and_a_better_one_by_more(
     ablation, workdir, tmp_path, monkeypatch
 ):

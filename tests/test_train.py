@@ -226,7 +226,7 @@ def test_missing_file_to_start_from_is_refused_and_leaves_no_workdir(data, tmp_p
 
 
 def test_baseline_starts_a_stan_that_begins_as_the_baseline(data, tmp_path):
-    few = dict(optim__steps=2, optim__warmup_steps=0)
+    few = dict(optim__steps=2, optim__warmup_steps=0, run__eval_every=0)
     base = tmp_path / "base"
     line = runs.command("train.py", data, base, config="shapes_baseline", **few)
     code, output = runs.finish(line)

@@ -108,7 +108,7 @@ class Checkpoints:
         if self.latest is not None and step < self.latest:
             rule = f"a newer one, step {self.latest}, is there already"
             raise InputError(self.folder, f"step {step}", rule)
-        table = {path: jnp.asarray(x) for path, x in parameters.by_path(state).items()}
+        table = {path: _one_copy(x) for path, x in parameters.by_path(state).items()}
         needed = sum(x.nbytes for x in table.values()) + SPARE_BYTES
         if _free(self.folder) < needed:
             raise self._full(step, needed)
@@ -345,6 +345,15 @@ def _unplain(value: Any) -> Any:
         return base64.b64decode(x["base64"]) if x.keys() == {"base64"} else x
 
     return json.loads(json.dumps(value), object_hook=decode)
+
+
+def _one_copy(x) -> jax.Array:
+    """An array, without the copies that other devices hold.
+
+    Of those Orbax would have each device write a part, and compile how to cut it.
+    """
+    x = jnp.asarray(x)
+    return x.addressable_data(0) if x.is_fully_replicated else x
 
 
 def _free(folder: Path) -> int:

@@ -80,6 +80,7 @@ def each_odd_pair(examples, folder, judge):
     run()
 
 
+@pytest.mark.slow
 def test_no_odd_file_passes_one_reader_and_is_refused_by_another(tmp_path):
     each_odd_pair(200, tmp_path, lambda path, results: agree(path))
 

@@ -378,6 +378,7 @@ def test_a_signal_leaves_whole_files_and_the_exit_status_of_it(
     assert 0 < _require_whole(tmp_path) < 20_000
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_what_fitted(model, long_clip, tmp_path):
     limit = "import os, resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, "
     limit += "(1_000_000, 1_000_000)); os.execv(sys.argv[1], sys.argv[1:])"
