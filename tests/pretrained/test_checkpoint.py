@@ -133,6 +133,24 @@ def test_restored_replicas_may_be_donated(run):
     _assert_same(again, {"w": want})
 
 
+@pytest.mark.skipif(len(jax.devices()) < 2, reason="needs two devices")
+def test_save_of_what_all_devices_hold_compiles_nothing(run):
+    state = jax.device_put({"kernel": jnp.ones((6, 10))}, _sharding())
+    compiled = []
+
+    def note(event, _, **about):
+        if "compile" in event:
+            compiled.append((event, about))
+
+    jax.monitoring.register_event_duration_secs_listener(note)
+    try:
+        run().save(1, state, {})
+    finally:
+        jax.monitoring.unregister_event_duration_listener(note)
+    assert not compiled
+    _assert_same(run().restore(_shapes(state))[0], state)
+
+
 def test_saved_state_may_be_donated_at_once(run):
     checkpoints = run()
     want, state = _state(3), _state(3)
