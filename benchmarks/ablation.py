@@ -208,7 +208,7 @@ def by_video(truth, results):
         return Video(
             match(groups, true, predicted),
             tracking.hota(scene),
-            int((scene.overlap >= FOUND).any(2).sum()),
+            found(scene),
             scene.masks_true,
         )
 
@@ -219,6 +219,12 @@ def by_video(truth, results):
         with open_pool(1) as pool:
             known = readers.true_tracks(paths[0])
             return pool.run(one, known, paths[1], may_be_empty=True)
+
+
+def found(scene):
+    """Return how many objects of frames some track overlaps."""
+    parts = [scene.overlap[part].reshape(shape) for _, part, shape in scene.frames()]
+    return sum(int((overlap >= FOUND).any(1).sum()) for overlap in parts)
 
 
 def attention(workdir):

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float
 
 from stan_jax.masks.run_lengths import Masks
-from stan_jax.metrics.overlap import Overlaps, compare, padded
+from stan_jax.metrics.overlap import Overlaps, compare, paired
 from stan_jax.metrics.tracks import PredictedTrack, TrueTrack
 from stan_jax.metrics.video_ap import VideoAp, match
 
@@ -191,8 +191,13 @@ class Assigned(NamedTuple):
 def _assign(
     predicted: list[PredictedTrack], truth: list[TrueTrack], overlaps: Overlaps
 ) -> Assigned:
-    common, union = overlaps.common, overlaps.both - overlaps.common  # [n m t]
-    areas = padded([x.masks.areas for x in predicted], common.shape[-1])
+    sides = [x.masks for x in predicted], [x.masks for x in truth]
+    (areas, _), (true_areas, _), used = paired(*sides)
+    both = (areas[:, None] + true_areas) * used  # [n m t]
+    common = np.zeros_like(both)
+    at = overlaps.predicted, overlaps.true, overlaps.t
+    common[at] = np.rint(overlaps.masks * both[at] / (1 + overlaps.masks))
+    union = both - common
     crowd = np.array([g.crowd for g in truth], bool)
     overlap = _ratio(common.sum(-1), union.sum(-1))
     shown = areas > 0

@@ -1,7 +1,7 @@
 """Overlap of tracks: common pixels over a whole video, by their run lengths."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -19,21 +19,30 @@ class Overlaps(NamedTuple):
 
     Args:
       tracks: see `iou`.
-      common: pixels that both show; 0 where a frame counts for nothing.
-      both: pixels of the one and of the other; 0 where a frame counts for nothing.
-      frames: common pixels / pixels of either in one frame, however long the lists;
-        0 where not both have a mask, and where their sizes differ.
+      t, true, predicted: frame and places in the lists of each two masks of one frame,
+        sorted in this order.
+      masks: their common pixels / pixels of either; 0 where their sizes differ.
     """
 
     tracks: Float[np.ndarray, "n m"]
-    common: Int[np.ndarray, "n m t"]
-    both: Int[np.ndarray, "n m t"]
-    frames: Float[np.ndarray, "n m t"]
+    t: Int[np.ndarray, " k"]
+    true: Int[np.ndarray, " k"]
+    predicted: Int[np.ndarray, " k"]
+    masks: Float[np.ndarray, " k"]
 
-    def of(self, rows: Any, columns: Any) -> "Overlaps":
+    def of(self, rows: Sequence[int], columns: Sequence[int]) -> "Overlaps":
         """Return those of some tracks of either list, by their places in it."""
-        at = np.ix_(rows, columns)
-        return Overlaps(*(table[at] for table in self))
+        tracks = self.tracks[np.ix_(rows, columns)]
+        places = []
+        for chosen, number in zip((rows, columns), self.tracks.shape, strict=True):
+            places.append(np.full(number, -1))
+            places[-1][chosen] = np.arange(len(chosen))
+        predicted, true = places[0][self.predicted], places[1][self.true]
+        kept = np.flatnonzero((predicted >= 0) & (true >= 0))
+        kept = kept[np.lexsort((predicted[kept], true[kept], self.t[kept]))]
+        return Overlaps(
+            tracks, self.t[kept], true[kept], predicted[kept], self.masks[kept]
+        )
 
 
 def iou(
@@ -45,17 +54,22 @@ def iou(
     the two masks differ in size. 0 where the union is empty, and where it is below
     `minimum`: such pairs are compared only until that is certain.
     """
-    return _compared(predicted, truth, minimum).tracks
+    return _compared(predicted, truth, minimum)[0]
 
 
 def compare(predicted: Sequence[Masks], truth: Sequence[Masks]) -> Overlaps:
     """Return all overlaps of two lists of tracks; each pair of masks is met once."""
-    return _compared(predicted, truth, 0.0)
+    tracks, met = _compared(predicted, truth, 0.0)
+    none = np.zeros((3, 0), int), np.zeros(0)
+    (i, j, t), ratio = (np.concatenate(x, -1) for x in zip(none, *met, strict=True))
+    order = np.lexsort((i, j, t))
+    return Overlaps(tracks, t[order], j[order], i[order], ratio[order])
 
 
 def _compared(
     predicted: Sequence[Masks], truth: Sequence[Masks], minimum: float
-) -> Overlaps:
+) -> tuple[Float[np.ndarray, "n m"], list]:
+    """The overlap of tracks; places, frames and overlaps of the masks that met."""
     (area, size), (area_m, size_m), used = paired(predicted, truth)
     both = (area[:, None] + area_m) * used
     # What a pair has in common: at most that one mask lies inside the other.
@@ -67,7 +81,7 @@ def _compared(
         for side in (predicted, truth)
     )
     odd = broken[:, None] & broken_m & used
-    frames = np.zeros(both.shape)
+    met = []
 
     times = np.flatnonzero(size.any(axis=0) & size_m.any(axis=0))
     parts = [times]
@@ -89,7 +103,8 @@ def _compared(
             p, q = np.nonzero(t[:, None] == t_m)
             ratio = np.asarray(coco_mask.iou(rles, rles_m, [0] * len(rles_m)))[p, q]
             at = i[p], j[q], t[p]
-            frames[at] = ratio = np.maximum(ratio, 0)  # -1: sizes differ
+            ratio = np.maximum(ratio, 0)  # -1: sizes differ
+            met.append((np.stack(at), ratio))
             # Exact, since both sides are whole: ratio = common / (both - common).
             common[at] = np.rint(ratio * both[at] / (1 + ratio))
     for i, j, t in np.argwhere(odd).tolist():
@@ -99,7 +114,7 @@ def _compared(
     sums = common.sum(axis=-1)
     union = (total - sums + extra).astype(np.float64)
     ratio = np.divide(sums, union, out=np.zeros_like(union), where=union > 0)
-    return Overlaps(np.where(ratio >= minimum, ratio, 0), common, both, frames)
+    return np.where(ratio >= minimum, ratio, 0), met
 
 
 def _masks(

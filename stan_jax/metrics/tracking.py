@@ -5,7 +5,7 @@ digit. Source: Luiten et al. 2021; Bernardin and Stiefelhagen 2008; Ristani et a
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,23 +28,26 @@ SAME_TRACK = 1000  # CLEAR prefers the track that the object had one frame befor
 MEANS = ("HOTA", "DetA", "AssA", "DetRe", "DetPr", "AssRe", "AssPr", "LocA", "OWTA")
 
 
-class Frame(NamedTuple):
-    """A frame that shows objects and tracks alike: which ones."""
-
-    t: int
-    true: Int[np.ndarray, " _"]  # numbers of tracks within the video
-    predicted: Int[np.ndarray, " _"]
-
-
 class Scene(NamedTuple):
-    """One video; tracks are numbered in the order of their ids."""
+    """One video; tracks are numbered in the order of their ids.
 
-    overlap: Float[np.ndarray, "t n m"]  # IoU of the masks; 0 where there are none
-    true: Bool[np.ndarray, "t n"]  # which objects a frame shows
-    predicted: Bool[np.ndarray, "t m"]
-    frames: list[Frame]
-    objects: list  # the id of each
-    tracks: list[int]  # the number of each among those that were given
+    Args:
+      true, predicted: which of them a frame shows.
+      t, n, m: frame and numbers of each two that are in one, frame by frame, in the
+        order of the files.
+      overlap: IoU of their masks.
+      objects: the id of each.
+      tracks: the number of each among those that were given.
+    """
+
+    true: Bool[np.ndarray, "t _n"]
+    predicted: Bool[np.ndarray, "t _m"]
+    t: Int[np.ndarray, " k"]
+    n: Int[np.ndarray, " k"]
+    m: Int[np.ndarray, " k"]
+    overlap: Float[np.ndarray, " k"]
+    objects: list
+    tracks: list[int]
 
     @property
     def masks_true(self) -> int:
@@ -55,6 +58,20 @@ class Scene(NamedTuple):
     def masks_predicted(self) -> int:
         """Number of masks of predicted tracks."""
         return int(self.predicted.sum())
+
+    def frames(self) -> Iterator[tuple[int, slice, tuple[int, int]]]:
+        """Yield the frames in which any two meet, their part of k and its shape."""
+        shapes = np.stack([self.true.sum(1), self.predicted.sum(1)], 1)
+        stops = shapes.prod(1).cumsum().tolist()
+        for t in np.flatnonzero(shapes.all(1)).tolist():
+            rows, columns = shapes[t].tolist()
+            yield t, slice(stops[t] - rows * columns, stops[t]), (rows, columns)
+
+    def table(self, values: np.ndarray) -> Float[np.ndarray, "n m"]:
+        """Return sums over the frames of a value of each two."""
+        shape = self.true.shape[1], self.predicted.shape[1]
+        sums = _sums(self.n * shape[1] + self.m, values, shape[0] * shape[1])
+        return sums.reshape(shape)
 
 
 class Held(NamedTuple):
@@ -157,17 +174,14 @@ def part(
     here: Scene, true: Bool[np.ndarray, " n"], predicted: Bool[np.ndarray, " m"]
 ) -> Scene:
     """Return a scene with some of the objects and some of the tracks alone."""
-    numbers = np.cumsum(true) - 1, np.cumsum(predicted) - 1
-    frames = []
-    for t, n, m in here.frames:
-        n, m = n[true[n]], m[predicted[m]]
-        if n.size and m.size:
-            frames.append(Frame(t, numbers[0][n], numbers[1][m]))
+    kept = true[here.n] & predicted[here.m]
     return Scene(
-        here.overlap[:, true][..., predicted],
         here.true[:, true],
         here.predicted[:, predicted],
-        frames,
+        here.t[kept],
+        (np.cumsum(true) - 1)[here.n[kept]],
+        (np.cumsum(predicted) - 1)[here.m[kept]],
+        here.overlap[kept],
         [i for i, kept in zip(here.objects, true, strict=True) if kept],
         [n for n, kept in zip(here.tracks, predicted, strict=True) if kept],
     )
@@ -250,20 +264,23 @@ def scene(
     rows = np.flatnonzero(found.any(axis=0))
     number, seen = (np.zeros(len(side), int) for side in (objects, predicted))
     number[columns], seen[rows] = np.arange(len(columns)), np.arange(len(rows))
-    frames = []
     for t in np.flatnonzero(sizes.any(axis=1) & found.any(axis=1)).tolist():
-        n, m = np.flatnonzero(sizes[t]), np.flatnonzero(found[t])
-        here = {*sizes[t, n].tolist(), *found[t, m].tolist()}
+        here = {*sizes[t].tolist(), *found[t].tolist()} - {0}
         if len(here) > 1:
             both = sorted(divmod(size, MOST) for size in here)
             rule = f"masks of one frame must have one size, have {both}"
             raise InputError(file, f"{record}, frame {t}".removeprefix(", "), rule)
-        frames.append(Frame(t, number[n], seen[m]))
-    overlap = np.zeros((length, len(columns), len(rows)))
-    compared = overlaps.frames[np.ix_(rows, columns)].T[:length]
-    overlap[: len(compared)] = compared
-    shown = sizes[:, columns] > 0, found[:, rows] > 0
-    return Scene(overlap, *shown, frames, [ids[i] for i in columns], rows.tolist())
+    inside = overlaps.t < length
+    return Scene(
+        sizes[:, columns] > 0,
+        found[:, rows] > 0,
+        overlaps.t[inside],
+        number[overlaps.true[inside]],
+        seen[overlaps.predicted[inside]],
+        overlaps.masks[inside],
+        [ids[i] for i in columns],
+        rows.tolist(),
+    )
 
 
 def _sizes(tracks: Sequence[Masks], length: int) -> Int[np.ndarray, "t n"]:
@@ -276,22 +293,25 @@ def hota(scene: Scene) -> dict[str, np.ndarray]:
     if not scene.masks_true or not scene.masks_predicted:
         return one_sided(scene.masks_true, scene.masks_predicted).hota
     result = {k: np.zeros(len(ALPHAS)) for k in ("TP", "FN", "FP", *MEANS)}
-    overlap = scene.overlap
+    n, m, overlap = scene.n, scene.m, scene.overlap
     # First pass: how well two tracks fit over the whole video.
-    rest = overlap.sum(1)[:, None] + overlap.sum(2)[..., None] - overlap
+    of_track, of_object = (
+        _sums(at := scene.t * shown.shape[1] + number, overlap, shown.size)[at]
+        for shown, number in ((scene.predicted, m), (scene.true, n))
+    )
+    rest = of_track + of_object - overlap
     # 0 where both met nobody.
-    shares = (overlap / np.where(rest > SLACK, rest, np.inf)).sum(0)
+    shares = scene.table(overlap / np.where(rest > SLACK, rest, np.inf))
     seen_true, seen_predicted = scene.true.sum(0)[:, None], scene.predicted.sum(0)
     either = seen_true + seen_predicted
-    fit = shares / (either - shares) * overlap
+    fit = (shares / (either - shares))[n, m] * overlap
     # Second pass: one assignment for each frame, then the thresholds.
-    matched, pairs = np.zeros((2, len(overlap), max(fit.shape[1:])))
-    for t, true, predicted in scene.frames:
-        met = true[:, None], predicted
-        n, m = linear_sum_assignment(fit[t][met], maximize=True)
-        n, m = true[n], predicted[m]
-        matched[t, : len(n)] = overlap[t][n, m]
-        pairs[t, : len(n)] = n * fit.shape[2] + m
+    matched, pairs = np.zeros((2, len(scene.true), min(shares.shape)))
+    for t, part, shape in scene.frames():
+        rows, columns = linear_sum_assignment(fit[part].reshape(shape), maximize=True)
+        at = part.start + rows * shape[1] + columns
+        matched[t, : len(at)] = overlap[at]
+        pairs[t, : len(at)] = n[at] * shares.shape[1] + m[at]
     right = matched >= ALPHAS[:, None, None] - SLACK  # [19 t n]; never where none is
     result["TP"] += right.sum((1, 2))
     result["FN"] += scene.masks_true - result["TP"]
@@ -313,6 +333,11 @@ def hota(scene: Scene) -> dict[str, np.ndarray]:
         result[name] = sums / np.maximum(1, result["TP"])
     result["LocA"] = np.maximum(1e-10, result["LocA"]) / np.maximum(1e-10, result["TP"])
     return _rates(result)
+
+
+def _sums(at: np.ndarray, values: np.ndarray, number: int) -> Float[np.ndarray, " _"]:
+    """Sums of the values at each of so many places, one by one in their order."""
+    return np.bincount(at, values, number).astype(float)  # whole numbers, of nothing
 
 
 def combine_hota(videos: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
@@ -343,20 +368,19 @@ def clear(scene: Scene) -> dict[str, Any]:
     counts = one_sided(*masks).clear
     if not all(masks):
         return counts
-    _, objects, tracks = scene.overlap.shape
-    last, before = np.full((2, objects), -1)  # -1: no track yet
-    begun = np.zeros(objects, int)
+    last, before = np.full((2, scene.true.shape[1]), -1)  # -1: no track yet
+    begun = np.zeros(scene.true.shape[1], int)
     near = scene.overlap >= THRESHOLD - SLACK
-    for t, true, predicted in scene.frames:
-        if not near[t].any():
+    for _, part, shape in scene.frames():
+        if not near[part].any():
             before[:] = -1
             continue
-        met = true[:, None], predicted
-        same = predicted == before[true][:, None]
-        score = (SAME_TRACK * same + scene.overlap[t][met]) * near[t][met]
-        rows, columns = linear_sum_assignment(score, maximize=True)
-        right = score[rows, columns] > SLACK
-        n, m = true[rows[right]], predicted[columns[right]]
+        same = scene.m[part] == before[scene.n[part]]
+        score = (SAME_TRACK * same + scene.overlap[part]) * near[part]
+        rows, columns = linear_sum_assignment(score.reshape(shape), maximize=True)
+        at = rows * shape[1] + columns
+        at = part.start + at[score[at] > SLACK]
+        n, m = scene.n[at], scene.m[at]
         old = last[n]
         counts["IDSW"] += int(((old >= 0) & (old != m)).sum())
         gone = before < 0
@@ -365,7 +389,7 @@ def clear(scene: Scene) -> dict[str, Any]:
         before[n] = m
         begun += gone & (before >= 0)
         counts["CLR_TP"] += len(n)
-        counts["MOTP_sum"] += sum(scene.overlap[t, n, m].tolist())
+        counts["MOTP_sum"] += sum(scene.overlap[at].tolist())
     counts["CLR_FN"] -= counts["CLR_TP"]
     counts["CLR_FP"] -= counts["CLR_TP"]
     counts["Frag"] = int((begun[begun > 0] - 1).sum())
@@ -376,7 +400,7 @@ def identity(scene: Scene) -> dict[str, int]:
     """Frames of one video that the best pairing of whole tracks gets right or wrong."""
     if not scene.masks_true or not scene.masks_predicted:
         return one_sided(scene.masks_true, scene.masks_predicted).identity
-    both = (scene.overlap >= THRESHOLD).sum(0)
+    both = scene.table(scene.overlap >= THRESHOLD)
     seen_true, seen_predicted = scene.true.sum(0), scene.predicted.sum(0)
     n, m = both.shape
     # A track may stay alone: beside the real ones each has a partner of its own.

@@ -230,23 +230,33 @@ def test_iou_gives_up_only_pairs_that_cannot_reach_the_least(monkeypatch):
     assert reached > 10
 
 
-def test_compare_gives_the_overlap_of_tracks_and_of_frames_and_of_some_of_them():
+def test_compare_gives_the_overlap_of_tracks_and_of_the_masks_that_meet():
     rng = np.random.default_rng(4)
     found, truth = [blob(rng, n) for n in (3, 5, 4)], [blob(rng, n) for n in (4, 5)]
     found[0][1] = np.ones((3, 2), bool)  # another size
     sides = [masks(d) for d in found], [masks(g) for g in truth]
     got = overlap.compare(*sides)
     np.testing.assert_array_equal(got.tracks, overlap.iou(*sides))
-    for (n, d), (m, g) in itertools.product(enumerate(found), enumerate(truth)):
-        for t in range(5):
+
+    def met(rows, columns):
+        for t, (m, g), (n, d) in itertools.product(
+            range(5),
+            enumerate(truth[i] for i in columns),
+            enumerate(found[i] for i in rows),
+        ):
             one, other = (side[t] if t < len(side) else None for side in (d, g))
-            want = 0.0
-            if one is not None and other is not None and one.shape == other.shape:
-                want = (one & other).sum() / max(1, (one | other).sum())
-            assert got.frames[n, m, t] == want, (n, m, t)
+            if one is not None and other is not None:
+                pixels = 0
+                if one.shape == other.shape:
+                    pixels = (one & other).sum() / max(1, (one | other).sum())
+                yield t, m, n, pixels
+
+    assert list(zip(*got[1:], strict=True)) == list(met(range(3), range(2)))
     part = got.of([2, 0], [1])
     np.testing.assert_array_equal(part.tracks, got.tracks[[2, 0]][:, [1]])
-    np.testing.assert_array_equal(part.frames, got.frames[[2, 0]][:, [1]])
+    assert list(zip(*part[1:], strict=True)) == list(met([2, 0], [1]))
+    nobody = overlap.compare([], sides[1])
+    assert (nobody.tracks.shape, nobody.t.shape) == ((0, 2), (0,))
 
 
 @pytest.mark.parametrize("pairs", [1, 50, 10**9])
