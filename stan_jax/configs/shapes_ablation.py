@@ -55,6 +55,7 @@ VARIANTS: dict[str, dict[str, Any]] = {  # what differs from the paper
     "both": FINEST | {STA + "value_source": "both"},  # A2
     "finest_near": FINEST | {STA + "reach": 2},  # A22
     "best": presets.ATTENTION["best"],  # within reach
+    "best_both": presets.ATTENTION["best"] | {STA + "value_source": "both"},  # A2
     "best_carried": presets.ATTENTION["best"] | {STA + "stored": "attended"},  # A13
     "queue": FINEST | {STA + "frames": 2, "data.frames": 3},  # A14
     "queue_both": FINEST
