@@ -33,7 +33,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from stan_jax.evaluation.worker_pool import open_pool
-from stan_jax.metrics import tracking
+from stan_jax.metrics import overlap, tracking
 from stan_jax.metrics.video_ap import VideoAp, match
 from stan_jax.pretrained import load
 from stan_jax.results import readers
@@ -204,11 +204,14 @@ def by_video(truth, results):
     def one(video, true, predicted):
         masks = {track.id: track.masks for track in true}
         length = len(video["file_names"])
-        scene = tracking.scene(masks, [track.masks for track in predicted], length)
+        found = [track.masks for track in predicted]
+        overlaps = overlap.compare(found, [track.masks for track in true])
+        scene = tracking.scene(masks, found, overlaps, length)
+        hit = scene.overlap >= FOUND
         return Video(
-            match(groups, true, predicted),
+            match(groups, true, predicted, overlap=overlaps.tracks),
             tracking.hota(scene),
-            found(scene),
+            len({*zip(scene.t[hit].tolist(), scene.n[hit].tolist(), strict=True)}),
             scene.masks_true,
         )
 
@@ -219,12 +222,6 @@ def by_video(truth, results):
         with open_pool(1) as pool:
             known = readers.true_tracks(paths[0])
             return pool.run(one, known, paths[1], may_be_empty=True)
-
-
-def found(scene):
-    """Return how many objects of frames some track overlaps."""
-    parts = [scene.overlap[part].reshape(shape) for _, part, shape in scene.frames()]
-    return sum(int((overlap >= FOUND).any(1).sum()) for overlap in parts)
 
 
 def attention(workdir):

@@ -116,7 +116,7 @@ def one_video(
         overlaps = overlaps.of(rows, columns)
     groups = [[c] for c in sorted(set(category_ids))]
     assigned = _assign(seen, true, overlaps)
-    matched = match(groups, true, seen)
+    matched = match(groups, true, seen, overlap=overlaps.tracks)
     there = {*assigned.kinds, *(["missed"] if assigned.missed else [])}
     by_kind = {
         kind: match(groups, true, _corrected(kind, assigned, seen, true))

@@ -70,6 +70,8 @@ def _compared(
     predicted: Sequence[Masks], truth: Sequence[Masks], minimum: float
 ) -> tuple[Float[np.ndarray, "n m"], list]:
     """The overlap of tracks; places, frames and overlaps of the masks that met."""
+    if not predicted or not truth:
+        return np.zeros((len(predicted), len(truth))), []
     (area, size), (area_m, size_m), used = paired(predicted, truth)
     both = (area[:, None] + area_m) * used
     # What a pair has in common: at most that one mask lies inside the other.
@@ -104,7 +106,7 @@ def _compared(
             ratio = np.asarray(coco_mask.iou(rles, rles_m, [0] * len(rles_m)))[p, q]
             at = i[p], j[q], t[p]
             ratio = np.maximum(ratio, 0)  # -1: sizes differ
-            met.append((np.stack(at), ratio))
+            met.append((at, ratio))
             # Exact, since both sides are whole: ratio = common / (both - common).
             common[at] = np.rint(ratio * both[at] / (1 + ratio))
     for i, j, t in np.argwhere(odd).tolist():

@@ -113,11 +113,10 @@ def count(
     masks = {i: track.masks for i, track in objects.items()}
     found = [track.masks for track in predicted]
     if overlaps is None:
-        overlaps = compare(found, list(masks.values()))
-    else:
-        overlaps = overlaps.of(range(len(found)), list(places.values()))
+        overlaps = compare(found, [track.masks for track in true])
+    overlaps = overlaps.of(range(len(found)), list(places.values()))
     record = f"video {video['id']}"
-    here = scene(masks, found, length, results_path, record, overlaps)
+    here = scene(masks, found, overlaps, length, results_path, record)
     parts = {}
     if by_category:
         kinds = [
@@ -242,21 +241,21 @@ def folder_of(path: str | Path, video: dict[str, Any]) -> str:
 def scene(
     true: Mapping[Any, Masks],
     predicted: Sequence[Masks],
+    overlaps: Overlaps,
     length: int,
     file: str | Path = "results",
     record: str = "",
-    overlaps: Overlaps | None = None,
 ) -> Scene:
     """Return who is in each frame of a video, and the overlap of each pair.
 
-    true: the masks of the objects by id. overlaps: of `predicted` with `true`, where
-    they are known.
+    Args:
+      true: the masks of the objects by id.
+      overlaps: of `predicted` with `true`, see `overlap.compare`.
+      length: of the video, in frames.
     Raises: InputError, named by `file` and `record`, where two masks of a frame differ
     in size.
     """
     objects = list(true.values())
-    if overlaps is None:
-        overlaps = compare(predicted, objects)
     sizes, found = (_sizes(side, length) for side in (objects, predicted))
     # Tracks that no frame shows have no number; the others in the order of their ids.
     ids = list(true)

@@ -117,10 +117,11 @@ def match(
         best = np.argsort(-scores, kind="stable")[: max(LIMITS)]
         n = [n[place] for place in best]
         true = [truth[place] for place in m]
-        pairs = np.zeros((len(n), len(m))) if overlap is None else overlap[np.ix_(n, m)]
-        if overlap is None and pairs.size:
+        if overlap is None:
             seen = [predicted[place].masks for place in n]
             pairs = iou(seen, [g.masks for g in true], THRESHOLDS[0])
+        else:
+            pairs = overlap[np.ix_(n, m)]
         found[k] = _match(true, scores[best], means[n], pairs, areas)
     return found
 

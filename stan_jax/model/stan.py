@@ -235,7 +235,8 @@ class STAN(nnx.Module):
             return past, levels
 
         frames = jax.tree.map(lambda x: x.swapaxes(0, 1), (tuple(x1), first, known))
-        # Without a loop: XLA's convolutions inside of one are 18 times slower on CPU.
+        # Without a loop, in which XLA's convolutions are slow on a CPU: a training step
+        # of `shapes_ablation:hard-best_carried` takes 0.8 to 0.9 of the time.
         _, levels = jax.lax.scan(one, tuple(past), frames, unroll=True)
         levels = tuple(x.swapaxes(0, 1) for x in levels)
         kept = tuple(

@@ -9,7 +9,7 @@ from stan_jax.commands import main
 from stan_jax.errors import InputError
 from stan_jax.evaluation import score, tracking_metrics, youtube_vis_ap
 from stan_jax.masks import run_lengths
-from stan_jax.metrics import tracking
+from stan_jax.metrics import overlap, tracking
 
 NAMES = ("AP", "AP50", "AP75", "AR1", "AR10")
 
@@ -336,7 +336,7 @@ def test_a_switch_and_a_gap_are_counted_where_they_were_planted():
 
     true = {7: masks(range(6), left)}
     found = [masks({0, 1}, left), masks({3, 4, 5}, left), masks({2}, right)]
-    scene = tracking.scene(true, found, 6)
+    scene = tracking.scene(true, found, overlap.compare(found, [*true.values()]), 6)
     got = tracking.clear(scene)
     assert (got["IDSW"], got["Frag"], got["CLR_FN"], got["CLR_FP"]) == (1, 1, 1, 1)
     assert tracking.identity(scene) == dict(IDTP=3, IDFN=3, IDFP=3)
