@@ -151,6 +151,8 @@ def train(config: ConfigDict, workdir: Path) -> None:
     ):
         for step in range(first, last + 1):
             batch = meshes.shard(next(iterator), mesh)
+            if step == first:
+                update = train_step.compiled(update, state, batch)
             with jax.transfer_guard("disallow"):
                 state, metrics = update(state, batch)
             pending.append(metrics)

@@ -110,6 +110,8 @@ def prepare(part, config, variant, detections):
         )
         # As in train.py: a state laid out otherwise would be compiled for once more.
         state = [mesh.replicate(train_step.start(values.params, tx), one)]
+        del model, values
+        update = train_step.compiled(update, state[0], pair)
 
         def call():
             state[0], metrics = update(state[0], pair)

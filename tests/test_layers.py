@@ -9,6 +9,7 @@ FLOORS = (
     "stan_jax.errors",
     "stan_jax.files",
     "stan_jax.signals",
+    "stan_jax.compiling",
     "stan_jax.json_stream",
     "stan_jax.types",
     "stan_jax.ops",

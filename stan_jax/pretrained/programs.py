@@ -15,6 +15,7 @@ from typing import Any
 import jax
 from jax import export
 
+from stan_jax import compiling
 from stan_jax.files import replacing
 from stan_jax.model import parameters
 from stan_jax.model.parameters import Parameters
@@ -78,7 +79,7 @@ class KeptProgram:
         if key not in self._calls:
             name = _name(self._found, key)
             exported = _read(self._folder / name) or self._traced(name, key)
-            self._calls[key] = exported, jax.jit(exported.call)
+            self._calls[key] = exported, compiling.jit_for_frames(exported.call)
         return self._calls[key]
 
     def _traced(self, name: str, key: tuple[int, int, int]) -> export.Exported:
@@ -86,7 +87,7 @@ class KeptProgram:
         like = program.like
 
         def clip(table, *rest):
-            return program.clip(parameters.nested(table, like), *rest)
+            return program.traced(parameters.nested(table, like), *rest)
 
         shapes = program.shapes(key[0], key[1:])
         exported = export.export(jax.jit(clip))(parameters.by_path(like), *shapes)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
+from stan_jax import compiling
 from stan_jax.errors import InputError
 from stan_jax.masks import codec
 from stan_jax.masks.codec import RLE
@@ -79,7 +80,7 @@ class Program:
     """
 
     def __init__(self, structure: Any, like: Parameters, settings: Settings):
-        """structure, like: of the model, see `parameters.split`; no value is read."""
+        """structure, like: of the model, see `parameters.split`; no value is kept."""
         canvases.check(settings.canvas, [settings.scale_hw])
         parameters.check_dtype(settings.dtype)
         for name in ("clip_length", "slots"):
@@ -88,7 +89,10 @@ class Program:
         self.settings = settings
         self.traces = 0
         self.ran = False  # else it is compiled when the first frames come
-        self._structure, self.like = structure, like
+        self._structure = structure
+        self.like = like = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), like
+        )
         self._empty: dict[tuple[int, int], MemoryQueue] = {}  # by canvas
         association = settings.association
         if association.expire_after is not None:
@@ -110,10 +114,11 @@ class Program:
                 clock=clock,
             )
 
-        self.clip = jax.jit(clip)
+        self.traced = jax.jit(clip)
+        self.clip = compiling.jit_for_frames(self.traced)
         # The trace is kept for the first landscape video.
         jax.eval_shape(
-            self.clip, like, *self.shapes(settings.clip_length, settings.canvas)
+            self.traced, like, *self.shapes(settings.clip_length, settings.canvas)
         )
 
     @property

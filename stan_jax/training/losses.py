@@ -128,9 +128,10 @@ def terms(
 
     x0 = tuple(x[:, -2] for x in levels)
     reference = model.pool(x0, pairs.boxes[:, 0], BOX_CELLS)
-    track = _track(
-        model.track_head(features), model.track_head(reference), rois, pairs, kinds
-    )
+    # In one call, for which the gradient of its wide first layer is made once.
+    embeds = model.track_head(jnp.concatenate([features, reference], 1))
+    number = features.shape[1]
+    track = _track(embeds[:, :number], embeds[:, number:], rois, pairs, kinds)
     mask = _mask(model, attended, rois, pairs, sampling.positive_rois, kinds)
     return rpn | box | track | mask
 

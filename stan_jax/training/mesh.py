@@ -2,9 +2,9 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import jax
-import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
@@ -51,9 +51,15 @@ def make_mesh(num_devices: int | None = None) -> jax.sharding.Mesh:
 def replicate(tree: PyTree, mesh: jax.sharding.Mesh) -> PyTree:
     """Return the tree with a copy on every device."""
     sharding = NamedSharding(mesh, PartitionSpec())
-    # Through NumPy, since device_put of a device array may share its buffer, which
-    # the train step would then take over.
-    return jax.tree.map(lambda x: jax.device_put(np.asarray(x), sharding), tree)
+    devices = list(mesh.devices.flat)
+
+    # Buffers of its own, since the train step takes them over. One by one: put on
+    # several devices at once, a device array lends its buffer to the first of them.
+    def copy(x: Any) -> jax.Array:
+        copies = [jax.device_put(x, device, may_alias=False) for device in devices]
+        return jax.make_array_from_single_device_arrays(x.shape, sharding, copies)
+
+    return jax.tree.map(copy, tree)
 
 
 def shard(pairs: Pair, mesh: jax.sharding.Mesh) -> Pair:

@@ -10,6 +10,7 @@ from jax.flatten_util import ravel_pytree
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float, Int, Key, PyTree
 
+from stan_jax import compiling
 from stan_jax.errors import InputError
 from stan_jax.model import parameters
 from stan_jax.model.parameters import Parameters
@@ -124,3 +125,13 @@ def make_train_step(
         return TrainState(state.step + 1, params, opt, mean), metrics
 
     return jax.jit(train_step, donate_argnums=0)
+
+
+def compiled(update: Any, state: TrainState, pairs: Pair) -> Any:
+    """Return a jitted update that is compiled for these, and takes nothing else.
+
+    Apart from the first step, whose arrays would come on top of what compiling took.
+    """
+    update = update.lower(state, pairs).compile()
+    compiling.give_back()
+    return update

@@ -148,6 +148,14 @@ def test_program_is_traced_once_for_each_orientation_and_serves_any_parameters(v
     assert program.traces == 2
 
 
+def test_a_program_keeps_no_parameters(model):
+    structure, values = parameters.split(model)
+    program = Program(structure, values, tiny_model.TRACKING)
+    kept = jax.tree.leaves(program.like)
+    assert len(kept) == len(jax.tree.leaves(values))
+    assert all(isinstance(x, jax.ShapeDtypeStruct) for x in kept)
+
+
 def test_memory_of_a_frame_does_not_hold_its_masks(tracks, video):
     big = [canvas.resize_frame(video[0], (720, 1120))]
     (frame,) = tracks.track(big)

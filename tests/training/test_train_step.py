@@ -267,3 +267,11 @@ def test_decay_leaves_gamma_norms_and_biases_alone(name):
         decays = update.ndim > 1 and not path.startswith(frozen)
         want = -OPTIM["peak_lr"] * 0.1 if decays else 0.0
         np.testing.assert_allclose(update, want, rtol=1e-6, err_msg=path)
+
+
+def test_compiled_before_the_first_step_it_is_the_same_update(run):
+    pairs = meshes.shard(_batch(0), run.mesh)
+    compiled = train_step.compiled(run.update, run.start(), pairs)
+    got, want = compiled(run.start(), pairs), run.update(run.start(), pairs)
+    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+        np.testing.assert_array_equal(a, b)
