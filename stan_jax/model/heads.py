@@ -8,7 +8,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from stan_jax.model.layers import KAIMING, XAVIER, conv, normal
+from stan_jax.model.layers import KAIMING, XAVIER, conv, linear, normal
 
 
 class RpnHead(nnx.Module):
@@ -93,14 +93,10 @@ class BoxHead(nnx.Module):
         rngs: nnx.Rngs,
     ):
         self.num_classes = num_classes
-        self.fc1 = nnx.Linear(features, channels, kernel_init=XAVIER, rngs=rngs)
-        self.fc2 = nnx.Linear(channels, channels, kernel_init=XAVIER, rngs=rngs)
-        self.logits = nnx.Linear(
-            channels, num_classes + 1, kernel_init=normal(0.01), rngs=rngs
-        )
-        self.deltas = nnx.Linear(
-            channels, 4 * regressed, kernel_init=normal(0.001), rngs=rngs
-        )
+        self.fc1 = linear(features, channels, init=XAVIER, rngs=rngs)
+        self.fc2 = linear(channels, channels, init=XAVIER, rngs=rngs)
+        self.logits = linear(channels, num_classes + 1, init=normal(0.01), rngs=rngs)
+        self.deltas = linear(channels, 4 * regressed, init=normal(0.001), rngs=rngs)
 
     def __call__(
         self, x: Float[Array, "b n p p c"]
@@ -129,11 +125,11 @@ class MaskHead(nnx.Module):
             [conv(a, b, 3, rngs=rngs) for a, b in zip(sizes, sizes[1:], strict=False)]
         )
         # A 2x2 deconvolution of stride 2 never overlaps: it is one matrix product.
-        self.upsample = nnx.Linear(
-            sizes[-1], 4 * channels, use_bias=False, kernel_init=KAIMING, rngs=rngs
+        self.upsample = linear(
+            sizes[-1], 4 * channels, bias=False, init=KAIMING, rngs=rngs
         )
         self.upsample_bias = nnx.Param(jnp.zeros(channels))
-        self.logits = nnx.Linear(channels, num_maps, kernel_init=KAIMING, rngs=rngs)
+        self.logits = linear(channels, num_maps, init=KAIMING, rngs=rngs)
 
     def __call__(self, x: Float[Array, "n p p c"]) -> Float[Array, "n q q k"]:
         """Return logits of RoI features, q = 2 p."""
@@ -162,8 +158,8 @@ class TrackHead(nnx.Module):
     ):
         init = normal(0.01)
         self.last_relu = last_relu
-        self.fc1 = nnx.Linear(features, channels, kernel_init=init, rngs=rngs)
-        self.fc2 = nnx.Linear(channels, channels, kernel_init=init, rngs=rngs)
+        self.fc1 = linear(features, channels, init=init, rngs=rngs)
+        self.fc2 = linear(channels, channels, init=init, rngs=rngs)
 
     def __call__(self, x: Float[Array, "b n p p c"]) -> Float[Array, "b n e"]:
         """Return the embedding of RoI features, float32."""

@@ -105,16 +105,34 @@ def _convolution(
     if given["feature_group_count"] > 1:
         return jax.lax.conv_general_dilated(x, kernel, strides, padding, **given)
     if kernel.shape[:2] == (1, 1):
-        return _product(x, kernel, strides[0])
+        # The matrix product that it is: on CPU the features of a ResNet-50-FPN take 0.9
+        # of the time so, their gradient 0.8.
+        x = x[:, :: strides[0], :: strides[1]]
+        return convolution.product(x, kernel[0, 0])
     return convolution.convolve(x, kernel, strides[0], padding[0][0])
 
 
-def _product(x: Array, kernel: Array, stride: int) -> Array:
-    """Compute a 1x1 convolution as the matrix product that it is.
+def linear(
+    channels_in: int,
+    channels_out: int,
+    *,
+    bias: bool = True,
+    init: Callable,
+    rngs: nnx.Rngs,
+) -> nnx.Linear:
+    """Return a layer that is one matrix product, on the last axis."""
+    return nnx.Linear(
+        channels_in,
+        channels_out,
+        use_bias=bias,
+        kernel_init=init,
+        dot_general=_product,
+        rngs=rngs,
+    )
 
-    On CPU the gradient of a ResNet-50-FPN takes 0.8 of the time so, its features 0.9.
-    """
-    return x[:, ::stride, ::stride] @ kernel[0, 0]
+
+def _product(x: Array, kernel: Array, *_: Any, **given: Any) -> Array:
+    return convolution.product(x, kernel)
 
 
 class FrozenBatchNorm(nnx.Module):

@@ -2,7 +2,7 @@
 
 import functools
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +10,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 _AXIS = {"source": 1, "target": 2}  # of the map [b i j]
+# A logit of what is masked; not infinite, so that differences of two are numbers.
+_LOWEST = float(np.finfo(np.float32).min)
 
 
 def attend(
@@ -49,12 +51,10 @@ def attend(
         # 4 MB stay in a cache of a CPU; fewer than 64 rows no longer fill a GPU.
         block = max(64, 2**20 // max(1, query.shape[0] * whole))
 
-    gather = partial(_gather, axis=_AXIS[normalise], scale=scale, precision=precision)
+    gather = partial(_gather, _AXIS[normalise], scale, precision)
     if cut <= block:
         return gather((query, query_mask), (key, value, mask))
     num_blocks = -(-cut // block)
-    # The backward pass makes each block of the map again instead of keeping them all.
-    gather = jax.checkpoint(gather)
     if normalise == "source":
         queries = _split((query, query_mask), num_blocks)
         result = jax.lax.map(lambda some: gather(some, (key, value, mask)), queries)
@@ -69,9 +69,51 @@ def attend(
     return total.astype(value.dtype)
 
 
-def _gather(queries, keys, *, axis: int, scale: float, precision):
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
+def _gather(axis: int, scale: float, precision: Any, queries, keys):
     """Plain form of `attend`, with the whole map of its arguments in memory."""
-    (query, query_mask), (key, value, mask) = queries, keys
+    return _gather_forward(axis, scale, precision, queries, keys)[0]
+
+
+def _gather_forward(axis, scale, precision, queries, keys):
+    value = keys[1]
+    logits, both = _logits(scale, precision, queries, keys)
+    top = logits.max(axis, keepdims=True, initial=_LOWEST)
+    weight = jnp.where(both, jnp.exp(logits - top), 0)
+    total = weight.sum(axis, keepdims=True)
+    total = jnp.where(total > 0, total, 1)
+    result = jnp.einsum("bij,bic->bjc", (weight / total).astype(value.dtype), value)
+    return result, (queries, keys, result, top + jnp.log(total))
+
+
+def _gather_backward(axis, scale, precision, kept, grad):
+    """Makes the map again, so that none is kept, from what its softmax has added up.
+
+    The gradient of a softmax needs the sum of weight times gradient along its axis,
+    which equals a product of rows as short as a value: no further walk over the map.
+    Source: Dao et al., "FlashAttention", app. B.2; of the other axis by the same law.
+    """
+    (query, query_mask), (key, value, mask), result, log_total = kept
+    logits, both = _logits(scale, precision, *kept[:2])
+    weight = jnp.where(both, jnp.exp(logits - log_total), 0)
+    to_value = jnp.einsum("bij,bjc->bic", weight.astype(value.dtype), grad)
+    to_weight = jnp.einsum(
+        "bic,bjc->bij", value, grad, preferred_element_type=jnp.float32
+    )
+    a, b = (grad, result) if axis == _AXIS["source"] else (value, to_value)
+    shared = (a.astype(jnp.float32) * b.astype(jnp.float32)).sum(-1)
+    shared = jnp.expand_dims(shared, axis)
+    to_logits = (scale * weight * (to_weight - shared)).astype(key.dtype)
+    to_key = jnp.einsum("bij,bjd->bid", to_logits, query, precision=precision)
+    to_query = jnp.einsum("bij,bid->bjd", to_logits, key, precision=precision)
+    return (to_query, None), (to_key, to_value, None)
+
+
+_gather.defvjp(_gather_forward, _gather_backward)
+
+
+def _logits(scale, precision, queries, keys):
+    (query, query_mask), (key, _, mask) = queries, keys
     logits = jnp.einsum(
         "bid,bjd->bij",
         key,
@@ -80,8 +122,7 @@ def _gather(queries, keys, *, axis: int, scale: float, precision):
         preferred_element_type=jnp.float32,
     )
     both = mask[:, :, None] & query_mask[:, None, :]
-    weight = jax.nn.softmax(logits * scale, axis=axis, where=both)
-    return jnp.einsum("bij,bic->bjc", weight.astype(value.dtype), value)
+    return jnp.where(both, logits * scale, _LOWEST), both
 
 
 def _split(arrays, num_blocks: int):

@@ -61,6 +61,26 @@ def _convolve_backward(stride, pad, given, grad):
 convolve.defvjp(lambda x, k, *how: (convolve(x, k, *how), (x, k)), _convolve_backward)
 
 
+@jax.custom_vjp
+def product(
+    x: Float[Array, "*n i"], kernel: Float[Array, "i o"]
+) -> Float[Array, "*n o"]:
+    """Return x @ kernel."""
+    return x @ kernel
+
+
+def _product_backward(given, grad):
+    x, kernel = given
+    rows, columns = (a.reshape(-1, a.shape[-1]) for a in (x, grad))
+    # Autodiff asks for the transpose of this, and XLA then lays the gradient of the map
+    # down by channels: a twelfth of a ResNet-50's step on CPU.
+    to_kernel = jax.lax.dot_general(rows, columns, (((0,), (0,)), ((), ())))
+    return grad @ kernel.T, to_kernel
+
+
+product.defvjp(lambda x, k: (product(x, k), (x, k)), _product_backward)
+
+
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def convolve_depthwise(
     x: Float[Array, "b h w c"],
