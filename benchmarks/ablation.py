@@ -50,7 +50,9 @@ FOUND = 0.5  # IoU from which on an object of a frame is found
 def main(argv):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("configs", nargs="+", help="NAME or NAME:ARGUMENT of configs/")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument(
+        "--seeds", type=numbers, default=range(3), help="how many, or which: 0,1,3"
+    )
     parser.add_argument("--jobs", type=int, default=1, help="runs side by side")
     parser.add_argument("--folder", type=Path, default=ROOT / "runs" / "ablation")
     parser.add_argument("--records", type=Path, help="of each run; default: --folder")
@@ -59,7 +61,7 @@ def main(argv):
     split = argv.index("--") if "--" in argv else len(argv)
     args = parser.parse_args(argv[:split])
     overrides = argv[split + 1 :]
-    work = [(c, s) for s in range(args.seeds) for c in args.configs]
+    work = [(c, s) for s in args.seeds for c in args.configs]
     records = args.records or args.folder
     records.mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(args.jobs) as pool:
@@ -73,6 +75,11 @@ def main(argv):
         args.json.write_text(json.dumps(note | {"configs": report}, indent=1))
     if args.figure:
         draw(report, args.figure)
+
+
+def numbers(text):
+    """Return the seeds that `--seeds` asks for."""
+    return [int(n) for n in text.split(",")] if "," in text else range(int(text))
 
 
 def record(config, seed, folder, records, overrides):
@@ -256,37 +263,44 @@ def figures(run, ids):
 
 
 def compare(configs, seeds, measured):
-    """Return figures of each config, and its difference to the first of them.
+    """Return figures of each config, its difference to the first of them and its ratio.
 
     measured: records by config and seed.
     """
     base = configs[0]
     rng = np.random.default_rng(1)
-    who = rng.integers(seeds, size=(DRAWS, seeds))  # seeds of each draw
+    who = rng.integers(len(seeds), size=(DRAWS, len(seeds)))  # of each draw
     report: dict[str, dict[str, Any]] = {}
     for config in configs:
-        found = [measured[config, s] for s in range(seeds)]
+        found = [measured[config, s] for s in seeds]
         report[config] = {"attention": [one["attention"] for one in found]}
         for name in found[0]["figures"]:
             values = [one["figures"][name] for one in found]
             row = {"values": values, "mean": statistics.mean(values)}
-            row["sd"] = statistics.stdev(values) if seeds > 1 else None
+            row["sd"] = statistics.stdev(values) if len(seeds) > 1 else None
             if config != base:
-                row["difference"] = row["mean"] - report[base][name]["mean"]
-                gains = paired(measured, base, config, seeds, name)  # [draw seed]
-                means = np.take_along_axis(gains, who, 1).mean(1)
-                row["interval"] = np.quantile(means, [0.025, 0.975]).tolist()
+                first = report[base][name]["mean"]
+                row["difference"] = row["mean"] - first
+                ours, theirs = (
+                    drawn([measured[c, s] for s in seeds], name, who)
+                    for c in (config, base)
+                )
+                row["interval"] = bounds(ours - theirs)
+                if first and theirs.all():
+                    row["ratio"] = row["mean"] / first
+                    row["ratio_interval"] = bounds(ours / theirs)
             report[config][name] = row
     return report
 
 
-def paired(measured, base, config, seeds, name):
-    """Return the difference of a config to the baseline [draw, seed]."""
-    both = [
-        [measured[c, s]["draws"][name] for s in range(seeds)] for c in (config, base)
-    ]
-    gains, given = np.array(both).transpose(0, 2, 1) / UNITS
-    return gains - given
+def drawn(records, name, who):
+    """Return the mean of a figure over the seeds and videos of each draw."""
+    values = np.array([one["draws"][name] for one in records]).T / UNITS  # [draw seed]
+    return np.take_along_axis(values, who, 1).mean(1)
+
+
+def bounds(values):
+    return np.quantile(values, [0.025, 0.975]).tolist()
 
 
 def table(report, names=None):

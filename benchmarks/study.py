@@ -28,14 +28,16 @@ MIX = ROOT.parent / "shared" / "data" / "davis16_mix"
 CHOICES = "baseline", "paper", "best"
 OTHERS = [v for v in shapes_ablation.VARIANTS if v not in CHOICES]
 SHOWN = "AP all", "AP clean", "AssA", "recall spoilt", "recall clean"  # of the page
+COVERED = "AP all", "AP spoilt", "AP clean", "AssA", "recall clean"
 HEAD = """# The attention, measured
 
 Made by `python benchmarks/study.py` of what each run found, which is kept in
 `docs/study/`; all figures are in `docs/study.json`. Mean and deviation over seeds; in
 brackets the mean difference to the first row, the same seed against the same seed, with
-its 95 % interval by bootstrap over videos and seeds. Spoilt frames are those that the
-weather of the set met; recall counts objects of a frame that some predicted mask
-overlaps by 0.5. Hours are wall time, also where other work ran beside it."""
+its 95 % interval by bootstrap over videos and seeds; ratios likewise. Spoilt frames are
+those that the weather of the set met; recall counts objects of a frame that some
+predicted mask overlaps by 0.5. Hours are wall time, also where other work ran beside
+it."""
 
 
 class Part(NamedTuple):
@@ -43,16 +45,17 @@ class Part(NamedTuple):
 
     data: str
     variants: list[str]
-    seeds: int
+    seeds: list[int]
     steps: int
+    shown: tuple[str, ...] = SHOWN
 
 
 PARTS = {
-    "blank": Part("blank", [*CHOICES], 5, 3400),
-    "covered": Part("covered", [*CHOICES], 5, 6800),
-    "hard": Part("hard", [*CHOICES], 5, 6800),
-    "davis": Part("davis", [*CHOICES], 3, 1600),
-    "variants": Part("blank", ["baseline", *OTHERS], 3, 3400),
+    "blank": Part("blank", [*CHOICES], [0, 1, 2, 3, 4], 3400),
+    "covered": Part("covered", [*CHOICES], [0, 1, 3], 6800, COVERED),
+    "hard": Part("hard", [*CHOICES], [0, 1, 2, 3, 4], 6800),
+    "davis": Part("davis", [*CHOICES], [0, 1, 2], 1600),
+    "variants": Part("blank", ["baseline", *OTHERS], [0, 1, 2], 3400),
 }
 
 
@@ -71,11 +74,12 @@ def main():
         steps = f"{part.data}_{part.steps}"
         found = ROOT / "runs" / "study" / f"{name}.json"
         found.parent.mkdir(parents=True, exist_ok=True)
-        print(f"{name}: {len(part.variants)} variants, {part.seeds} seeds, {steps}")
+        seeds = len(part.seeds)
+        print(f"{name}: {len(part.variants)} variants, {seeds} seeds, {steps}")
         ablation.main(
             [
                 *(f"shapes_ablation:{part.data}-{v}" for v in part.variants),
-                f"--seeds={part.seeds}",
+                f"--seeds={','.join(map(str, part.seeds))}",
                 f"--jobs={args.jobs}",
                 f"--folder={found.parent / steps}",
                 f"--records={out.parent / 'study' / steps}",
@@ -97,15 +101,27 @@ def page(study):
     lines = [HEAD]
     for name, part in study.items():
         configs = part["configs"]
-        names = [n for n in SHOWN if n in next(iter(configs.values()))]
-        what = f"{part['data']}, {part['steps']} steps, {part['seeds']} seeds"
+        names = [n for n in part["shown"] if n in next(iter(configs.values()))]
+        what = f"{part['data']}, {part['steps']} steps, {len(part['seeds'])} seeds"
         lines += [
             f"## `{name}`: {what}",
             f"{part['hours']:.1f} hours, {part['date']}.",
             ablation.table(configs, names),
+            ratios(configs),
             f"![Differences of all figures](study_{name}.png)",
         ]
-    return "\n\n".join(lines) + "\n"
+    return "\n\n".join(line for line in lines if line) + "\n"
+
+
+def ratios(configs):
+    """Return the AP of each config over that of the first, in words."""
+    parts = []
+    for name, row in configs.items():
+        if "ratio" in (ap := row["AP all"]):
+            low, high = ap["ratio_interval"]
+            short = name.partition("-")[2]
+            parts.append(f"`{short}` {ap['ratio']:.2f} ({low:.2f} to {high:.2f})")
+    return f"AP over that of the first row: {', '.join(parts)}." if parts else ""
 
 
 def make_set(name):

@@ -125,6 +125,20 @@ def test_frames_of_one_kind_are_scored_without_the_others(ablation, workdir):
     assert all(value == 1 for value in perfect.values())
 
 
+def test_seeds_are_so_many_or_just_these(ablation):
+    assert [*ablation.numbers("3")] == [0, 1, 2]
+    assert [*ablation.numbers("0,1,3")] == [0, 1, 3]
+
+
+def test_the_page_gives_ratios_where_there_are_some(ablation, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ablation", ablation)
+    ratio = {"ratio": 1.25, "ratio_interval": [1.2, 1.3]}
+    rows = {"a:blank-baseline": {"AP all": {}}, "a:blank-best": {"AP all": ratio}}
+    words = "AP over that of the first row: `best` 1.25 (1.20 to 1.30)."
+    assert _module("study").ratios(rows) == words
+    assert _module("study").ratios({"a:blank-baseline": {"AP all": {}}}) == ""
+
+
 def test_a_model_that_finds_nothing_scores_0(ablation, workdir):
     got = ablation.figures(ablation.measure(workdir("a", [])), [1, 2, 3])
     assert set(got.values()) == {0}
@@ -143,9 +157,15 @@ def test_equal_runs_differ_by_nothing_and_a_better_one_by_more(
     records = tmp_path / "records"
     records.mkdir()
     measured = {w: ablation.record(*w, tmp_path, records, ["x"]) for w in folders}
-    report = ablation.compare(["base", "same", "good"], 2, measured)
+    report = ablation.compare(["base", "same", "good"], [0, 1], measured)
     assert report["same"]["AP all"]["difference"] == 0
     assert report["same"]["AP all"]["interval"] == [0, 0]
+    assert report["same"]["AP all"]["ratio"] == 1
+    assert report["same"]["AP all"]["ratio_interval"] == [1, 1]
+    better = report["good"]["AP all"]
+    low, high = better["ratio_interval"]
+    assert better["ratio"] == better["mean"] / report["base"]["AP all"]["mean"]
+    assert 1 < low <= better["ratio"] <= high
     low, high = report["good"]["recall spoilt"]["interval"]
     assert 0 < low <= report["good"]["recall spoilt"]["difference"] <= high
     base = report["base"]["AP all"]
@@ -154,7 +174,7 @@ def test_equal_runs_differ_by_nothing_and_a_better_one_by_more(
     # What is recorded is neither made nor measured again.
     monkeypatch.setattr(ablation, "run", None)
     kept = {w: ablation.record(*w, tmp_path, records, ["x"]) for w in folders}
-    assert ablation.compare(["base", "same", "good"], 2, kept) == report
+    assert ablation.compare(["base", "same", "good"], [0, 1], kept) == report
     with pytest.raises(SystemExit, match="was made with"):
         ablation.record("base", 0, tmp_path, records, [])
     text = ablation.table(report)
@@ -240,4 +260,4 @@ def test_page_of_the_study_is_made_of_what_is_kept(ablation, monkeypatch):
     for name, part in kept.items():
         assert (docs / f"study_{name}.png").is_file()
         folder = docs / "study" / f"{part['data']}_{part['steps']}"
-        assert len([*folder.iterdir()]) >= len(part["variants"]) * part["seeds"]
+        assert len([*folder.iterdir()]) >= len(part["variants"]) * len(part["seeds"])

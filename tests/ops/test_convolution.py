@@ -36,13 +36,38 @@ def _agree(ours, x, kernel, stride, pad):
     ("stride", "size", "shape"),
     [(1, 3, (2, 10, 13)), (2, 3, (2, 10, 13)), (2, 7, (1, 16, 12)), (1, 1, (2, 5, 4))],
 )
-@pytest.mark.parametrize("many", [False, True])
-def test_convolution_and_its_gradients_are_xlas(stride, size, shape, many, monkeypatch):
-    if many:  # as a large map: the kernel's gradient tap by tap
+@pytest.mark.parametrize("parts", ["none", "whole", "some", "rows"])
+def test_convolution_and_its_gradients_are_xlas(
+    stride, size, shape, parts, monkeypatch
+):
+    if parts != "none":  # as a large map: the kernel's gradient tap by tap
         monkeypatch.setattr(convolution, "_MANY_CELLS", 0)
         monkeypatch.setattr(convolution, "_MANY_CHANNELS", 0)
+    if parts != "whole":
+        numbers = 3 * (shape[2] // stride + 1)  # of a row of the gradient
+        most = 2 * numbers if parts == "some" else 0
+        monkeypatch.setattr(convolution, "_IN_CACHE", most)
     x, kernel = _normal(0, (*shape, 5)), _normal(1, (size, size, 5, 3))
     _agree(convolution.convolve, x, kernel, stride, size // 2)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_product_and_its_gradients_are_xlas(dtype):
+    x, kernel = _normal(0, (2, 3, 4, 5)).astype(dtype), _normal(1, (5, 6)).astype(dtype)
+    want, plain = jax.vjp(lambda x, k: x @ k, x, kernel)
+    got, mine = jax.vjp(convolution.product, x, kernel)
+    np.testing.assert_array_equal(got, want)
+    for one, other in zip(mine(got), plain(got), strict=True):
+        assert (one.dtype, one.shape) == (other.dtype, other.shape)
+        one, other = (np.asarray(a, np.float32) for a in (one, other))
+        np.testing.assert_allclose(one, other, atol=1e-2 * np.abs(other).max())
+
+
+def test_gradient_of_a_product_transposes_no_map():
+    x, kernel = jnp.zeros((2, 8, 8, 16)), jnp.zeros((16, 4))
+    loss = jax.grad(lambda k, x: jnp.sin(convolution.product(x, k)).sum())
+    text = jax.jit(loss).lower(kernel, x).compile().as_text()
+    assert "f32[4,128]" not in text
 
 
 def test_gradient_of_a_large_map_is_made_of_products_of_matrices():
@@ -51,8 +76,8 @@ def test_gradient_of_a_large_map_is_made_of_products_of_matrices():
         both = jax.grad(lambda k: convolution.convolve(x, k, 1, 1).sum())
         return jax.jit(both).lower(kernel).as_text()
 
-    assert "stablehlo.dot_general" in text(70)
-    assert "stablehlo.dot_general" not in text(69)
+    assert "stablehlo.dot_general" in text(60)
+    assert "stablehlo.dot_general" not in text(59)
 
 
 @pytest.mark.parametrize("stride", [1, 2])
