@@ -153,15 +153,11 @@ def train(config: ConfigDict, workdir: Path) -> None:
             batch = meshes.shard(next(iterator), mesh)
             if step == first:
                 update = train_step.compiled(update, state, batch)
+                bar.line(f"compiled in {time.monotonic() - clock:.0f} s")
+                clock = time.monotonic()
             with jax.transfer_guard("disallow"):
                 state, metrics = update(state, batch)
             pending.append(metrics)
-            if step == first:
-                loss = float(jax.device_get(metrics["loss"]))
-                bar.line(
-                    f"compiled in {time.monotonic() - clock:.0f} s, loss {loss:.3f}"
-                )
-                clock = time.monotonic()
             stop = signals.received
             every = config.run.eval_every
             scored = val is not None and not stop and (step == last or not step % every)
@@ -171,8 +167,7 @@ def train(config: ConfigDict, workdir: Path) -> None:
             # was killed writes the same lines when it goes on.
             if saves or step % config.run.log_every == 0:
                 means = finite_means(pending, step)
-                steps = max(len(pending) - (step - len(pending) < first), 1)
-                seconds = (time.monotonic() - clock) / steps
+                seconds = (time.monotonic() - clock) / len(pending)
                 means["frames_per_s"] = (
                     pair_frames(config) * config.data.batch / seconds
                 )
