@@ -9,7 +9,10 @@ LEARNED, MEMORY, PLAIN = "#e0e7ff", "#fef3c7", "#ecfdf5"
 
 # Lowest first, as in tests/test_layers.py: a floor imports from those below it only.
 HOUSE = (
-    ("errors, files, signals, json_stream, types", "records, shapes, broken files"),
+    (
+        "errors, files, signals, compiling, json_stream, types",
+        "records, shapes, broken files",
+    ),
     ("ops", "boxes, NMS, RoIAlign, attention: array maths"),
     ("masks", "run lengths"),
     ("media", "videos, images and cameras as frames; mp4"),
