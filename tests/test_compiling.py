@@ -47,11 +47,17 @@ def test_frames_are_computed_as_by_any_jit():
 
 
 @pytest.mark.parametrize(
-    ("platform", "options"), [("cpu", {compiling._NEWER: False}), ("gpu", None)]
+    ("platform", "version", "options"),
+    [
+        ("cpu", (0, 10, 2), {compiling._NEWER: False}),
+        ("cpu", (0, 11, 0), None),
+        ("gpu", (0, 10, 2), None),
+    ],
 )
-def test_options_of_a_cpu_are_for_a_cpu(monkeypatch, platform, options):
+def test_options_are_for_those_who_know_them(monkeypatch, platform, version, options):
     given = []
     monkeypatch.setattr(jax, "default_backend", lambda: platform)
+    monkeypatch.setattr(jax, "__version_info__", version)
     monkeypatch.setattr(jax, "jit", lambda f, **how: given.append(how))
     compiling.jit_for_frames(len)
     assert given == [{"compiler_options": options}]
