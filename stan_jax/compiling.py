@@ -10,8 +10,8 @@ import jax
 
 # On a CPU the newer way to write fused operations. It takes 0.3 GB more to compile a
 # ResNet-50's tracker and a third more time for the demo's programs, and frames are no
-# faster; training steps are, by 2 to 12 %. jax 0.10.2, 2026-11-27. There is no other way
-# from jax 0.11 on.
+# faster; training steps are, by 2 to 12 % (jax 0.10.2, 2026-11-27). From 0.11 on there
+# is no other way.
 _NEWER = "xla_cpu_use_fusion_emitters"
 
 

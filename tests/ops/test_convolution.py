@@ -67,6 +67,7 @@ def test_gradient_of_a_product_transposes_no_map():
     x, kernel = jnp.zeros((2, 8, 8, 16)), jnp.zeros((16, 4))
     loss = jax.grad(lambda k, x: jnp.sin(convolution.product(x, k)).sum())
     text = jax.jit(loss).lower(kernel, x).compile().as_text()
+    assert text
     assert "f32[4,128]" not in text
 
 
