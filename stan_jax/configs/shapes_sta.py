@@ -6,7 +6,7 @@
 
 The argument is a preset of the attention: `paper`, or `shapes_sta.py:best`.
 Published: nothing, the data is made by stan_jax.shapes.
-Ours: 0.645 AP on the held-out videos, see the README.
+Ours: 0.60 to 0.65 AP on the held-out videos, see the README.
 Sources: [M] MaskTrackRCNN config, [O] our choice, made for 2 CPU cores.
 """
 
