@@ -41,7 +41,7 @@ it."""
 
 
 class Part(NamedTuple):
-    """A comparison on one set."""
+    """A comparison on one set, by seeds that all its variants have a record of."""
 
     data: str
     variants: list[str]
