@@ -114,8 +114,9 @@ class Program:
                 clock=clock,
             )
 
-        self.traced = jax.jit(clip)
-        self.clip = compiling.jit_for_frames(self.traced)
+        # Two: one that others may trace into theirs, one with options of the compiler.
+        self.traced = traced = jax.jit(clip)
+        self.clip = compiling.jit_for_frames(lambda *given: traced(*given))
         # The trace is kept for the first landscape video.
         jax.eval_shape(
             self.traced, like, *self.shapes(settings.clip_length, settings.canvas)
