@@ -51,14 +51,14 @@ def _convolve_backward(stride, pad, given, grad):
 
         def add(totals, part):
             image, row = part // (rows // some), part % (rows // some) * some
-            start, extent = (image, stride * row, 0, 0), reach[0] + size - 1
-            near = jax.lax.dynamic_slice(wide, start, (1, extent, *wide.shape[2:]))[0]
-            start = image, row, 0, 0
-            flat = jax.lax.dynamic_slice(grad, start, (1, some, columns, channels))
+            extent = 1, reach[0] + size - 1, *wide.shape[2:]
+            near = jax.lax.dynamic_slice(wide, (image, stride * row, 0, 0), extent)[0]
+            extent = 1, some, columns, channels
+            flat = jax.lax.dynamic_slice(grad, (image, row, 0, 0), extent)
             flat = flat.reshape(-1, channels)
             products = []
-            for y, x in np.ndindex(size, size):
-                seen = near[y : y + reach[0] : stride, x : x + reach[1] : stride]
+            for ky, kx in np.ndindex(size, size):
+                seen = near[ky : ky + reach[0] : stride, kx : kx + reach[1] : stride]
                 products.append(seen.reshape(len(flat), -1).T @ flat)
             return [t + p for t, p in zip(totals, products, strict=True)], None
 
@@ -89,7 +89,7 @@ def _product_backward(given, grad):
     x, kernel = given
     rows, columns = (a.reshape(-1, a.shape[-1]) for a in (x, grad))
     # Autodiff asks for the transpose of this, and XLA then lays the gradient of the map
-    # down by channels: a twelfth of a ResNet-50's step on CPU.
+    # down by channels: 7 % of a ResNet-50's step on CPU.
     to_kernel = jax.lax.dot_general(rows, columns, (((0,), (0,)), ((), ())))
     return grad @ kernel.T, to_kernel
 
