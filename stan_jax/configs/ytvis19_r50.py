@@ -59,7 +59,11 @@ def get_config(start: str = "original") -> ConfigDict:
     )
     c.model = dict(
         backbone="resnet50",
-        backbone_args=dict(frozen_stages=1, caffe=False),  # [M]; True: detectron2's
+        backbone_args=dict(
+            frozen_stages=1,
+            recompute_stages=3,  # 0.4 GB less for two frames, 4 % of the time
+            caffe=False,  # [M]; True: detectron2's
+        ),
         norm="frozen_batch",  # [M]
         channels=256,  # [M]
         anchor_scale=8.0,  # [M]

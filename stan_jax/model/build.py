@@ -118,7 +118,7 @@ def assemble(
 
 
 def architecture(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings of `build` in full, without what only chooses what learns.
+    """Return the settings of `build` in full, without what is of training alone.
 
     Defaults are filled in from the signatures, so that two spellings of one function
     compare equal, and a setting that is added later with a default changes nothing.
@@ -127,8 +127,9 @@ def architecture(settings: Mapping[str, Any]) -> dict[str, Any]:
     full.pop("num_classes", None)
     kind = BACKBONES.get(full.get("backbone", ""))
     args = (_defaults(kind) if kind else {}) | dict(full.get("backbone_args") or {})
+    of_training = "frozen_", "recompute_"
     full["backbone_args"] = {
-        k: v for k, v in args.items() if not k.startswith("frozen_")
+        k: v for k, v in args.items() if not k.startswith(of_training)
     }
     if full.get("sta") is not None:
         full["sta"] = _defaults(SpatioTemporalAttention) | dict(full["sta"])

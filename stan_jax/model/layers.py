@@ -112,6 +112,32 @@ def _convolution(
     return convolution.convolve(x, kernel, strides[0], padding[0][0])
 
 
+def recomputed(function: Callable[[Array], Array], x: Array) -> Array:
+    """Return function(x), of which x alone is kept for the gradient, no map within.
+
+    As `jax.checkpoint`, whose barrier XLA drops on a CPU: there it makes everything
+    again as soon as it can, long before the gradient comes, and frees nothing.
+
+    Args:
+      function: of one array; what it closes over, as parameters, learns too.
+    """
+    function, closed_over = jax.closure_convert(function, x)
+
+    @jax.custom_vjp
+    def run(x, closed_over):
+        return function(x, *closed_over)
+
+    def backward(given, grad):
+        x, closed_over = given
+        # Nothing can start before there is a gradient, since 0 times it may be NaN.
+        wait = 0 * grad[(0,) * grad.ndim]
+        closed_over = jax.tree.map(lambda a: a + wait.astype(a.dtype), closed_over)
+        return jax.vjp(lambda x, c: function(x, *c), x, closed_over)[1](grad)
+
+    run.defvjp(lambda *given: (run(*given), given), backward)
+    return run(x, closed_over)
+
+
 def linear(
     channels_in: int,
     channels_out: int,

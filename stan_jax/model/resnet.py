@@ -1,13 +1,14 @@
 """ResNet and ResNeXt backbones: maps of a frame at strides 4, 8, 16 and 32."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import jax
 from flax import nnx
 from jaxtyping import Array, Float
 
 from stan_jax.errors import InputError
-from stan_jax.model.layers import conv
+from stan_jax.model.layers import conv, recomputed
 from stan_jax.ops import convolution
 
 
@@ -21,6 +22,8 @@ class ResNet(nnx.Module):
       caffe: put the stride of a bottleneck into its first 1x1, as MSRA and detectron2
         weights do, not into the 3x3 as torchvision does.
       frozen_stages: -1 trains everything, 0 freezes the stem, n also stages 1..n.
+      recompute_stages: stages 1..n keep their last map alone for the gradient and make
+        the others again, see `layers.recomputed`; 0 keeps all.
     Source: He et al. 2015, Xie et al. 2016; layout as torchvision.
     """
 
@@ -38,12 +41,17 @@ class ResNet(nnx.Module):
         group_width: int = 64,
         caffe: bool = False,
         frozen_stages: int = -1,
+        recompute_stages: int = 0,
         rngs: nnx.Rngs,
     ):
         if not -1 <= frozen_stages <= len(stages):
             rule = f"must be in -1..{len(stages)}, is {frozen_stages}"
             raise InputError("frozen_stages", "", rule)
+        if not 0 <= recompute_stages <= len(stages):
+            rule = f"must be in 0..{len(stages)}, is {recompute_stages}"
+            raise InputError("recompute_stages", "", rule)
         self.frozen_stages = frozen_stages
+        self.recompute_stages = recompute_stages
         self.conv1 = conv(3, width, 7, stride=2, bias=False, rngs=rngs)
         self.bn1 = norm(width, rngs=rngs)
         channels, out = width, []
@@ -82,8 +90,9 @@ class ResNet(nnx.Module):
         for i in range(len(self.channels)):
             # A frozen stage passes nothing back, so XLA drops its whole backward pass.
             x = jax.lax.stop_gradient(x) if i <= self.frozen_stages else x
-            for block in getattr(self, f"layer{i + 1}"):
-                x = block(x)
+            stage = partial(_apply, getattr(self, f"layer{i + 1}"))
+            again = self.frozen_stages <= i < self.recompute_stages
+            x = recomputed(stage, x) if again else stage(x)
             maps.append(jax.lax.stop_gradient(x) if i < self.frozen_stages else x)
         return maps
 

@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-_AXIS = {"source": 1, "target": 2}  # of the map [b i j]
 # A logit of what is masked; not infinite, so that differences of two are numbers.
 _LOWEST = float(np.finfo(np.float32).min)
 
@@ -51,7 +50,7 @@ def attend(
         # 4 MB stay in a cache of a CPU; fewer than 64 rows no longer fill a GPU.
         block = max(64, 2**20 // max(1, query.shape[0] * whole))
 
-    gather = partial(_gather, _AXIS[normalise], scale, precision)
+    gather = partial(_gather, normalise, scale, precision)
     if cut <= block:
         return gather((query, query_mask), (key, value, mask))
     num_blocks = -(-cut // block)
@@ -70,59 +69,85 @@ def attend(
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
-def _gather(axis: int, scale: float, precision: Any, queries, keys):
+def _gather(normalise: str, scale: float, precision: Any, queries, keys):
     """Plain form of `attend`, with the whole map of its arguments in memory."""
-    return _gather_forward(axis, scale, precision, queries, keys)[0]
+    return _gather_forward(normalise, scale, precision, queries, keys)[0]
 
 
-def _gather_forward(axis, scale, precision, queries, keys):
+def _gather_forward(normalise, scale, precision, queries, keys):
     value = keys[1]
-    logits, both = _logits(scale, precision, queries, keys)
-    top = logits.max(axis, keepdims=True, initial=_LOWEST)
-    weight = jnp.where(both, jnp.exp(logits - top), 0)
-    total = weight.sum(axis, keepdims=True)
-    total = jnp.where(total > 0, total, 1)
-    result = jnp.einsum("bij,bic->bjc", (weight / total).astype(value.dtype), value)
+    logits, some = _logits(normalise, scale, precision, queries, keys)
+    top = logits.max(-1, keepdims=True, initial=_LOWEST)
+    weight = jnp.exp(logits - top)
+    total = jnp.where(some, weight.sum(-1, keepdims=True), jnp.inf)
+    weight = weight.astype(value.dtype)
+    # Short rows are divided instead of the map.
+    if normalise == "source":
+        result = (jnp.einsum("bji,bic->bjc", weight, value) / total).astype(value.dtype)
+    else:
+        shared = (value / total).astype(value.dtype)
+        result = jnp.einsum("bij,bic->bjc", weight, shared)
     return result, (queries, keys, result, top + jnp.log(total))
 
 
-def _gather_backward(axis, scale, precision, kept, grad):
+def _gather_backward(normalise, scale, precision, kept, grad):
     """Makes the map again, so that none is kept, from what its softmax has added up.
 
     The gradient of a softmax needs the sum of weight times gradient along its axis,
     which equals a product of rows as short as a value: no further walk over the map.
     Source: Dao et al., "FlashAttention", app. B.2; of the other axis by the same law.
     """
-    (query, query_mask), (key, value, mask), result, log_total = kept
-    logits, both = _logits(scale, precision, *kept[:2])
-    weight = jnp.where(both, jnp.exp(logits - log_total), 0)
-    to_value = jnp.einsum("bij,bjc->bic", weight.astype(value.dtype), grad)
-    to_weight = jnp.einsum(
-        "bic,bjc->bij", value, grad, preferred_element_type=jnp.float32
-    )
-    a, b = (grad, result) if axis == _AXIS["source"] else (value, to_value)
-    shared = (a.astype(jnp.float32) * b.astype(jnp.float32)).sum(-1)
-    shared = jnp.expand_dims(shared, axis)
+    queries, keys, result, log_total = kept
+    (query, _), (key, value, _) = queries, keys
+    logits, _ = _logits(normalise, scale, precision, queries, keys)
+    weight = jnp.exp(logits - log_total)
+    rounded = weight.astype(value.dtype)
+    if normalise == "source":
+        to_value = jnp.einsum("bji,bjc->bic", rounded, grad)
+        rows, columns, short = grad, value, (grad, result)
+    else:
+        to_value = jnp.einsum("bij,bjc->bic", rounded, grad)
+        rows, columns, short = value, grad, (value, to_value)
+    to_weight = _map(rows, columns)
+    one, other = (x.astype(jnp.float32) for x in short)
+    shared = (one * other).sum(-1, keepdims=True)
     to_logits = (scale * weight * (to_weight - shared)).astype(key.dtype)
-    to_key = jnp.einsum("bij,bjd->bid", to_logits, query, precision=precision)
-    to_query = jnp.einsum("bij,bid->bjd", to_logits, key, precision=precision)
+    rows, columns = _in_order(normalise, query, key)
+    to_rows = jnp.einsum("brc,bcd->brd", to_logits, columns, precision=precision)
+    to_columns = jnp.einsum("brc,brd->bcd", to_logits, rows, precision=precision)
+    to_query, to_key = _in_order(normalise, to_rows, to_columns)
     return (to_query, None), (to_key, to_value, None)
 
 
 _gather.defvjp(_gather_forward, _gather_backward)
 
 
-def _logits(scale, precision, queries, keys):
+def _logits(normalise, scale, precision, queries, keys):
+    """Return the map, and which of its rows hold something.
+
+    The softmax is along rows, which is how memory is walked. Columns are masked by
+    numbers that are added: a mask as large as the map would take as long as the exp.
+    """
     (query, query_mask), (key, _, mask) = queries, keys
-    logits = jnp.einsum(
-        "bid,bjd->bij",
-        key,
-        query,
+    logits = _map(*_in_order(normalise, query, key), precision)
+    rows, columns = _in_order(normalise, query_mask, mask)
+    some = (rows & columns.any(-1, keepdims=True))[:, :, None]
+    return logits * scale + jnp.where(columns, 0, _LOWEST)[:, None, :], some
+
+
+def _map(rows, columns, precision=None):
+    return jnp.einsum(
+        "brd,bcd->brc",
+        rows,
+        columns,
         precision=precision,
         preferred_element_type=jnp.float32,
     )
-    both = mask[:, :, None] & query_mask[:, None, :]
-    return jnp.where(both, logits * scale, _LOWEST), both
+
+
+def _in_order(normalise, of_query, of_key):
+    """Return what belongs to the rows of the map, then what belongs to its columns."""
+    return (of_query, of_key) if normalise == "source" else (of_key, of_query)
 
 
 def _split(arrays, num_blocks: int):

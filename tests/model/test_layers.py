@@ -178,3 +178,54 @@ def test_model_built_in_jit_has_living_kernels_of_the_same_law(key):
         assert got.std() > 0, name
         near = 4 / np.sqrt(got.size)  # four deviations of the difference of two
         np.testing.assert_allclose(got.std(), want.std(), rtol=near, err_msg=name)
+
+
+def _stages(number, each, how):
+    """The gradient of stages of products and tanh, and its arguments."""
+
+    def loss(kernels, x):
+        for stage in range(number):
+
+            def function(x, stage=stage):
+                for kernel in kernels[stage * each : (stage + 1) * each]:
+                    x = jnp.tanh(x @ kernel)
+                return x
+
+            x = how(function, x)
+        return (x**2).sum()
+
+    kernels = np.random.default_rng(0).normal(size=(number * each, 16, 16)) / 4
+    x = np.random.default_rng(1).normal(size=(2048, 16))
+    given = [jnp.asarray(k, jnp.float32) for k in kernels], jnp.asarray(x, jnp.float32)
+    return jax.jit(jax.grad(loss, (0, 1))), given
+
+
+def _kept(function, x):
+    return function(x)
+
+
+def test_what_is_recomputed_has_the_same_gradient_and_keeps_no_map_within():
+    plain, given = _stages(4, 8, _kept)
+    again, _ = _stages(4, 8, layers.recomputed)
+    for one, other in zip(
+        *(jax.tree.leaves(f(*given)) for f in (again, plain)), strict=True
+    ):
+        np.testing.assert_allclose(one, other, atol=1e-5 * np.abs(other).max())
+
+    def held(function):
+        return function.lower(*given).compile().memory_analysis().temp_size_in_bytes
+
+    assert held(again) < 0.6 * held(plain)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_what_is_recomputed_keeps_its_type_within_jit_and_without(dtype):
+    scale = jnp.asarray(3, dtype)
+    x = jnp.arange(4, dtype=dtype)
+    for wrap in (lambda f: f, jax.jit):
+        got, back = jax.vjp(
+            wrap(lambda x: layers.recomputed(lambda x: x * scale, x)), x
+        )
+        assert got.dtype == dtype
+        np.testing.assert_array_equal(got, 3 * x)
+        np.testing.assert_array_equal(back(got)[0], 9 * x)

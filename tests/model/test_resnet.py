@@ -9,6 +9,7 @@ import pytest
 import tiny_model
 from flax import nnx
 
+from stan_jax.errors import InputError
 from stan_jax.model import resnet
 from stan_jax.model.fpn import FeaturePyramid
 from stan_jax.model.layers import FrozenBatchNorm
@@ -97,13 +98,14 @@ def test_networks_have_the_parameters_of_torchvision(settings, count):
     assert _parameters(model) == count
 
 
-def _small(frozen_stages):
+def _small(frozen_stages, recompute_stages=0):
     return resnet.ResNet(
         stages=(1, 1, 1, 1),
         bottleneck=False,
         norm=FrozenBatchNorm,
         width=8,
         frozen_stages=frozen_stages,
+        recompute_stages=recompute_stages,
         rngs=nnx.Rngs(0),
     )
 
@@ -138,6 +140,25 @@ def test_frozen_stages_get_no_gradient_and_others_the_same(
             assert np.abs(other).max() > 0
             other = 0 * other if name in model.frozen_paths else other
             np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize(("frozen_stages", "again"), [(-1, 4), (1, 3)])
+def test_stages_that_are_made_again_have_the_same_gradient(
+    free_gradients, frozen_stages, again
+):
+    model = _small(frozen_stages, again)
+    maps, want = (apply(m, _image()) for m in (model, _small(frozen_stages)))
+    jax.tree.map(np.testing.assert_array_equal, maps, want)
+    got = nnx.to_pure_dict(nnx.state(_gradient(model, _image()), nnx.Param))
+    for name, want in free_gradients.items():
+        want = jax.tree.map(lambda a, n=name: a * (n not in model.frozen_paths), want)
+        for one, other in zip(*map(jax.tree.leaves, (got[name], want)), strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-3)
+
+
+def test_number_of_stages_that_are_made_again_is_checked():
+    with pytest.raises(InputError, match=r"recompute_stages: must be in 0\.\.4, is 5"):
+        _small(-1, 5)
 
 
 def test_freezing_does_not_change_the_maps():

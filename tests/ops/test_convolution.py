@@ -32,23 +32,77 @@ def _agree(ours, x, kernel, stride, pad):
         np.testing.assert_allclose(one, other, atol=1e-5 * np.abs(other).max())
 
 
+@pytest.fixture
+def always(monkeypatch):
+    """Winograd's way for maps of any size."""
+    monkeypatch.setattr(convolution, "_MANY_CELLS", 0)
+    monkeypatch.setattr(convolution, "_MANY_CHANNELS", 0)
+
+
 @pytest.mark.parametrize(
     ("stride", "size", "shape"),
     [(1, 3, (2, 10, 13)), (2, 3, (2, 10, 13)), (2, 7, (1, 16, 12)), (1, 1, (2, 5, 4))],
 )
-@pytest.mark.parametrize("parts", ["none", "whole", "some", "rows"])
-def test_convolution_and_its_gradients_are_xlas(
-    stride, size, shape, parts, monkeypatch
-):
-    if parts != "none":  # as a large map: the kernel's gradient tap by tap
-        monkeypatch.setattr(convolution, "_MANY_CELLS", 0)
-        monkeypatch.setattr(convolution, "_MANY_CHANNELS", 0)
-    if parts != "whole":
-        numbers = 3 * (shape[2] // stride + 1)  # of a row of the gradient
-        most = 2 * numbers if parts == "some" else 0
-        monkeypatch.setattr(convolution, "_IN_CACHE", most)
+def test_convolution_and_its_gradients_are_xlas(stride, size, shape):
     x, kernel = _normal(0, (*shape, 5)), _normal(1, (size, size, 5, 3))
     _agree(convolution.convolve, x, kernel, stride, size // 2)
+
+
+@pytest.mark.parametrize(
+    "shape", [(2, 12, 13), (2, 10, 7), (1, 3, 5), (3, 1, 1), (1, 9, 2)]
+)
+@pytest.mark.parametrize("fours", [99, 2, 1])  # that stay in a cache
+def test_winograd_and_its_gradients_are_xlas(shape, fours, always, monkeypatch):
+    monkeypatch.setattr(convolution, "_IN_CACHE", 6 * fours * shape[2] * 3)
+    x, kernel = _normal(0, (*shape, 5)), _normal(1, (3, 3, 5, 3))
+    _agree(convolution.convolve, x, kernel, 1, 1)
+
+
+def test_matrices_of_winograd_are_those_of_a_correlation():
+    cells, taps, outputs = convolution._matrices()
+    x, kernel = np.random.default_rng(0).normal(size=(6, 6)), np.eye(3)
+    for tap in range(3):
+        got = outputs @ ((taps @ kernel[tap])[:, None] * (cells @ x))
+        np.testing.assert_allclose(got, x[tap : tap + 4], atol=1e-12)
+
+
+def test_winograd_rounds_at_most_three_times_as_much_as_the_sum(always):
+    x, kernel = jax.nn.relu(_normal(0, (1, 24, 20, 64))), _normal(1, (3, 3, 64, 64))
+    wide = np.pad(np.asarray(x, np.float64), ((0, 0), (1, 1), (1, 1), (0, 0)))
+    want = sum(
+        wide[:, y : y + 24, z : z + 20] @ np.asarray(kernel[y, z], np.float64)
+        for y, z in np.ndindex(3, 3)
+    )
+    ours, plain = (
+        np.sqrt(np.mean((f(x, kernel, 1, 1) - want) ** 2))
+        for f in (convolution.convolve, _xla)
+    )
+    assert 0 < ours < 3 * plain
+
+
+@pytest.mark.parametrize(
+    ("cells", "channels", "size", "stride", "dtype", "fast"),
+    [
+        ((30, 30), 64, 3, 1, jnp.float32, True),
+        ((29, 31), 64, 3, 1, jnp.float32, False),
+        ((30, 30), 63, 3, 1, jnp.float32, False),
+        ((60, 60), 64, 3, 2, jnp.float32, False),
+        ((30, 30), 64, 5, 1, jnp.float32, False),
+        ((30, 30), 64, 3, 1, jnp.bfloat16, False),
+    ],
+)
+def test_only_wide_convolutions_of_float32_go_by_winograds_way(
+    cells, channels, size, stride, dtype, fast
+):
+    x, kernel = jnp.zeros((1, *cells, channels)), jnp.zeros((size, size, channels, 64))
+    x, kernel = x.astype(dtype), kernel.astype(dtype)
+    both = jax.grad(
+        lambda x, k: convolution.convolve(x, k, stride, size // 2).sum(), (0, 1)
+    )
+    text = jax.jit(both).lower(x, kernel).as_text()
+    assert ("stablehlo.dot_general" in text) == fast
+    text = jax.jit(both).trace(x, kernel).lower(lowering_platforms=("cuda",)).as_text()
+    assert "stablehlo.dot_general" not in text
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
@@ -69,16 +123,6 @@ def test_gradient_of_a_product_transposes_no_map():
     text = jax.jit(loss).lower(kernel, x).compile().as_text()
     assert text
     assert "f32[4,128]" not in text
-
-
-def test_gradient_of_a_large_map_is_made_of_products_of_matrices():
-    def text(cells):
-        x, kernel = jnp.zeros((1, cells, 100, 128)), jnp.zeros((3, 3, 128, 128))
-        both = jax.grad(lambda k: convolution.convolve(x, k, 1, 1).sum())
-        return jax.jit(both).lower(kernel).as_text()
-
-    assert "stablehlo.dot_general" in text(60)
-    assert "stablehlo.dot_general" not in text(59)
 
 
 @pytest.mark.parametrize("stride", [1, 2])
