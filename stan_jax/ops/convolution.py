@@ -15,6 +15,9 @@ _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 # From so many cells and channels on, 3x3 convolutions of float32 go by Winograd's way.
 # Of fewer it takes longer to transform the kernel than to convolve.
 _MANY_CELLS, _MANY_CHANNELS = 900, 64
+# From so many channels on, the gradient of any other kernel is a product for each tap:
+# 16 to 18 ms where XLA takes 24 to 29, for stages 3 and 4 of a ResNet-50.
+_WIDE = 256
 # The points at which Winograd's polynomials meet, and infinity. These round least of
 # those tried: 1.8 times the error of the plain sum, where 0, +-1, +-2 have 2.7 times.
 _POINTS = np.array([0, 2 / 3, -2 / 3, 3 / 2, -3 / 2])
@@ -65,11 +68,14 @@ def _convolve_backward(stride, pad, given, grad):
     def to_kernel(x, grad):
         return jax.vjp(lambda k: _xla(x, k, stride, pad), kernel)[1](grad)[0]
 
-    if not _by_winograd(x, kernel, stride, pad):
-        return to_x(grad, kernel), to_kernel(x, grad)
+    x_on_cpu, kernel_on_cpu = to_x, to_kernel
+    if _by_winograd(x, kernel, stride, pad):
+        x_on_cpu, kernel_on_cpu = _winograd_to_x, _winograd_to_kernel
+    elif min(kernel.shape[2:]) >= _WIDE and kernel.shape[2] == x.shape[-1]:
+        kernel_on_cpu = partial(_taps_to_kernel, like=kernel, stride=stride, pad=pad)
     to = jax.lax.platform_dependent
-    of_x = to(grad, kernel, cpu=_winograd_to_x, default=to_x)
-    return of_x, to(x, grad, cpu=_winograd_to_kernel, default=to_kernel)
+    of_x = to(grad, kernel, cpu=x_on_cpu, default=to_x)
+    return of_x, to(x, grad, cpu=kernel_on_cpu, default=to_kernel)
 
 
 convolve.defvjp(lambda x, k, *how: (convolve(x, k, *how), (x, k)), _convolve_backward)
@@ -142,6 +148,18 @@ def _winograd_to_kernel(x, grad):
     totals, _ = jax.lax.scan(add, totals, jnp.arange(b * (fours // some)))
     taps = jnp.stack(totals, 1)
     return jnp.stack(_combine(_TAPS.T, list(taps)))
+
+
+def _taps_to_kernel(x, grad, like, stride, pad):
+    """A product of matrices for each tap, of the cells that it has seen."""
+    (_, h, w, o), size = grad.shape, len(like)
+    wide, flat = _padded(x, pad), grad.reshape(-1, o)
+    reach = stride * (h - 1) + 1, stride * (w - 1) + 1
+    taps = []
+    for ky, kx in np.ndindex(size, size):
+        seen = wide[:, ky : ky + reach[0] : stride, kx : kx + reach[1] : stride]
+        taps.append(seen.reshape(len(flat), -1).T @ flat)
+    return jnp.stack(taps).reshape(like.shape)
 
 
 def _fours(x):

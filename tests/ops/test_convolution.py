@@ -43,7 +43,10 @@ def always(monkeypatch):
     ("stride", "size", "shape"),
     [(1, 3, (2, 10, 13)), (2, 3, (2, 10, 13)), (2, 7, (1, 16, 12)), (1, 1, (2, 5, 4))],
 )
-def test_convolution_and_its_gradients_are_xlas(stride, size, shape):
+@pytest.mark.parametrize("wide", [False, True])
+def test_convolution_and_its_gradients_are_xlas(stride, size, shape, wide, monkeypatch):
+    if wide:
+        monkeypatch.setattr(convolution, "_WIDE", 0)
     x, kernel = _normal(0, (*shape, 5)), _normal(1, (size, size, 5, 3))
     _agree(convolution.convolve, x, kernel, stride, size // 2)
 
@@ -78,6 +81,21 @@ def test_winograd_rounds_at_most_three_times_as_much_as_the_sum(always):
         for f in (convolution.convolve, _xla)
     )
     assert 0 < ours < 3 * plain
+
+
+@pytest.mark.parametrize("channels", [255, 256])
+def test_gradient_of_a_wide_kernel_is_made_of_products_of_matrices(channels):
+    x, kernel = jnp.zeros((1, 6, 6, channels)), jnp.zeros((3, 3, channels, 256))
+    to_kernel = jax.grad(lambda k: convolution.convolve(x, k, 2, 1).sum())
+    text = jax.jit(to_kernel).lower(kernel).as_text()
+    assert text.count("stablehlo.dot_general") == (9 if channels == 256 else 0)
+
+
+def test_gradients_of_a_wide_bfloat16_convolution_keep_their_type():
+    x, kernel = jnp.ones((1, 3, 3, 256)), jnp.ones((3, 3, 256, 256)) / 2304
+    half = x.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16)
+    got, back = jax.vjp(lambda *to: convolution.convolve(*to, 1, 1), *half)
+    assert {got.dtype, *(a.dtype for a in back(got))} == {jnp.dtype(jnp.bfloat16)}
 
 
 @pytest.mark.parametrize(
