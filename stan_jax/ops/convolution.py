@@ -1,7 +1,7 @@
-"""Convolutions and max pooling whose gradients are fast on a CPU too.
+"""Convolutions and max pooling that are fast on a CPU too, and their gradients.
 
-Kernels' gradients are XLA's own on other platforms. Figures are of a CPU with AVX-512,
-jax 0.10.2, 2026-11-27; docs/measured.md has those of whole steps.
+On other platforms they are XLA's own. Figures are of two cores, jax 0.10.2, 2026-11-27;
+docs/measured.md has those of whole frames and steps.
 """
 
 from functools import partial
