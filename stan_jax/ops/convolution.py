@@ -54,9 +54,8 @@ def convolve(
     channels to as many. It rounds otherwise, by some 2e-7 of the result.
     """
     plain = partial(_xla, stride=stride, pad=pad)
-    if not _by_winograd(x, kernel, stride, pad):
-        return plain(x, kernel)
-    return jax.lax.platform_dependent(x, kernel, cpu=_winograd, default=plain)
+    on_cpu = _winograd if _by_winograd(x, kernel, stride, pad) else plain
+    return _by_platform(on_cpu, plain, x, kernel)
 
 
 def _convolve_backward(stride, pad, given, grad):
@@ -73,12 +72,17 @@ def _convolve_backward(stride, pad, given, grad):
         x_on_cpu, kernel_on_cpu = _winograd_to_x, _winograd_to_kernel
     elif min(kernel.shape[2:]) >= _WIDE and kernel.shape[2] == x.shape[-1]:
         kernel_on_cpu = partial(_taps_to_kernel, like=kernel, stride=stride, pad=pad)
-    to = jax.lax.platform_dependent
-    of_x = to(grad, kernel, cpu=x_on_cpu, default=to_x)
-    return of_x, to(x, grad, cpu=kernel_on_cpu, default=to_kernel)
+    of_x = _by_platform(x_on_cpu, to_x, grad, kernel)
+    return of_x, _by_platform(kernel_on_cpu, to_kernel, x, grad)
 
 
 convolve.defvjp(lambda x, k, *how: (convolve(x, k, *how), (x, k)), _convolve_backward)
+
+
+def _by_platform(on_cpu, default, *given):
+    if on_cpu is default:  # one program, without a choice in it
+        return default(*given)
+    return jax.lax.platform_dependent(*given, cpu=on_cpu, default=default)
 
 
 def _by_winograd(x, kernel, stride, pad):
