@@ -1,6 +1,7 @@
 """What the programs hold for a GPU and a TPU, read without having one."""
 
 import re
+from typing import Any
 
 import pytest
 import tiny_model
@@ -26,7 +27,7 @@ def _training(dtype):
         values.params, name="sgd", learning_rate=0.1, weight_decay=0.0, clip_norm=1.0
     )
     one = meshes.make_mesh(1)
-    update = train_step.make_train_step(
+    update: Any = train_step.make_train_step(
         structure,
         values.statistics,
         tx,
