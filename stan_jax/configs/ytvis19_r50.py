@@ -61,7 +61,7 @@ def get_config(start: str = "original") -> ConfigDict:
         backbone="resnet50",
         backbone_args=dict(
             frozen_stages=1,
-            recompute_stages=3,  # 0.4 GB less for two frames, 4 % of the time
+            recompute_stages=3,  # 0.4 GB less for two frames, 5 % of the time
             caffe=False,  # [M]; True: detectron2's
         ),
         norm="frozen_batch",  # [M]

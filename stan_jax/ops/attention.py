@@ -83,7 +83,10 @@ def _gather_forward(normalise, scale, precision, queries, keys):
     weight = weight.astype(value.dtype)
     # Short rows are divided instead of the map.
     if normalise == "source":
-        result = (jnp.einsum("bji,bic->bjc", weight, value) / total).astype(value.dtype)
+        result = jnp.einsum(
+            "bji,bic->bjc", weight, value, preferred_element_type=jnp.float32
+        )
+        result = (result / total).astype(value.dtype)  # rounded once
     else:
         shared = (value / total).astype(value.dtype)
         result = jnp.einsum("bij,bic->bjc", weight, shared)

@@ -21,7 +21,7 @@ _WIDE = 256
 # The points at which Winograd's polynomials meet, and infinity. These round least of
 # those tried: 1.9 times the error of the plain sum, where 0, +-1, +-2 have 2.7 times.
 _POINTS = np.array([0, 2 / 3, -2 / 3, 3 / 2, -3 / 2])
-_IN_CACHE = 2**19  # numbers of the map's gradient that all taps of a part share
+_IN_CACHE = 2**19  # numbers of the transformed gradient that the taps of a part share
 
 
 def _matrices():
@@ -70,7 +70,7 @@ def _convolve_backward(stride, pad, given, grad):
     x_on_cpu, kernel_on_cpu = to_x, to_kernel
     if _by_winograd(x, kernel, stride, pad):
         x_on_cpu, kernel_on_cpu = _winograd_to_x, _winograd_to_kernel
-    elif min(kernel.shape[2:]) >= _WIDE and kernel.shape[2] == x.shape[-1]:
+    elif min(kernel.shape[2:]) >= _WIDE:
         kernel_on_cpu = partial(_taps_to_kernel, like=kernel, stride=stride, pad=pad)
     of_x = _by_platform(x_on_cpu, to_x, grad, kernel)
     return of_x, _by_platform(kernel_on_cpu, to_kernel, x, grad)
@@ -88,9 +88,7 @@ def _by_platform(on_cpu, default, *given):
 def _by_winograd(x, kernel, stride, pad):
     cells = x.size // x.shape[-1]
     many = cells >= _MANY_CELLS and min(kernel.shape[2:]) >= _MANY_CHANNELS
-    fits = (
-        len(kernel) == 3 and (stride, pad) == (1, 1) and x.shape[-1] == kernel.shape[2]
-    )
+    fits = (len(kernel), stride, pad) == (3, 1, 1)
     return many and fits and x.dtype == kernel.dtype == jnp.float32
 
 
@@ -292,7 +290,6 @@ def _xla(x, kernel, stride, pad):
         (stride, stride),
         _around(pad)[1:3],
         dimension_numbers=_DIMENSIONS,
-        feature_group_count=x.shape[-1] // kernel.shape[2],
     )
 
 

@@ -12,7 +12,7 @@ from flax import nnx
 from stan_jax.errors import InputError
 from stan_jax.model import resnet
 from stan_jax.model.fpn import FeaturePyramid
-from stan_jax.model.layers import FrozenBatchNorm
+from stan_jax.model.layers import FrozenBatchNorm, recomputed
 
 apply = jax.jit(lambda layer, x: layer(x))
 
@@ -144,9 +144,17 @@ def test_frozen_stages_get_no_gradient_and_others_the_same(
 
 @pytest.mark.parametrize(("frozen_stages", "again"), [(-1, 4), (1, 3)])
 def test_stages_that_are_made_again_have_the_same_gradient(
-    free_gradients, frozen_stages, again
+    free_gradients, frozen_stages, again, monkeypatch
 ):
-    model = _small(frozen_stages, again)
+    model, stages = _small(frozen_stages, again), []
+
+    def counted(stage, x):
+        stages.append(stage)
+        return recomputed(stage, x)
+
+    monkeypatch.setattr(resnet, "recomputed", counted)
+    jax.eval_shape(lambda x: model(x), _image())
+    assert len(stages) == again - max(frozen_stages, 0)
     maps, want = (apply(m, _image()) for m in (model, _small(frozen_stages)))
     jax.tree.map(np.testing.assert_array_equal, maps, want)
     got = nnx.to_pure_dict(nnx.state(_gradient(model, _image()), nnx.Param))

@@ -15,13 +15,13 @@ from stan_jax.training import optimizer, train_step
 PLATFORMS = ("cuda", "tpu")
 
 
-def _tracker(dtype):
+def _tracker():
     structure, values = parameters.split(tiny_model.plain())
-    program = Program(structure, values, tiny_model.TRACKING._replace(dtype=dtype))
+    program = Program(structure, values, tiny_model.TRACKING._replace(dtype="bfloat16"))
     return program.traced.trace(program.like, *program.shapes(1, tiny_model.CANVAS))
 
 
-def _training(dtype):
+def _training():
     structure, values = parameters.split(tiny_pairs.model())
     tx = optimizer.make(
         values.params, name="sgd", learning_rate=0.1, weight_decay=0.0, clip_norm=1.0
@@ -37,7 +37,7 @@ def _training(dtype):
         thresholds=tiny_model.THRESHOLDS,
         sampling=tiny_pairs.SAMPLING,
         kinds=tiny_pairs.KINDS,
-        dtype=dtype,
+        dtype="bfloat16",
     )
     pairs = tiny_pairs.batch(tiny_pairs.pair(0))
     return update.trace(train_step.start(values.params, tx), pairs)
@@ -45,7 +45,7 @@ def _training(dtype):
 
 @pytest.fixture(scope="module", params=[_tracker, _training], ids=["track", "train"])
 def program(request):
-    return request.param("bfloat16")
+    return request.param()
 
 
 @pytest.mark.parametrize("platform", PLATFORMS)
