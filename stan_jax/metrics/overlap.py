@@ -46,15 +46,20 @@ class Overlaps(NamedTuple):
 
 
 def iou(
-    predicted: Sequence[Masks], truth: Sequence[Masks], minimum: float = 0.0
+    predicted: Sequence[Masks],
+    truth: Sequence[Masks],
+    minimum: float = 0.0,
+    kinds: tuple[Sequence[int], Sequence[int]] | None = None,
 ) -> Float[np.ndarray, "n m"]:
     """Common pixels over all frames / pixels of either, for each pair of tracks.
 
     Frames beyond the shorter track of a pair count for nothing, and so do frames where
     the two masks differ in size. 0 where the union is empty, and where it is below
     `minimum`: such pairs are compared only until that is certain.
+
+    kinds: of each track of either list, from 0; 0 where two differ in it.
     """
-    return _compared(predicted, truth, minimum)[0]
+    return _compared(predicted, truth, minimum, kinds)[0]
 
 
 def compare(predicted: Sequence[Masks], truth: Sequence[Masks]) -> Overlaps:
@@ -67,12 +72,21 @@ def compare(predicted: Sequence[Masks], truth: Sequence[Masks]) -> Overlaps:
 
 
 def _compared(
-    predicted: Sequence[Masks], truth: Sequence[Masks], minimum: float
+    predicted: Sequence[Masks],
+    truth: Sequence[Masks],
+    minimum: float,
+    kinds: tuple[Sequence[int], Sequence[int]] | None = None,
 ) -> tuple[Float[np.ndarray, "n m"], list]:
     """The overlap of tracks; places, frames and overlaps of the masks that met."""
     if not predicted or not truth:
         return np.zeros((len(predicted), len(truth))), []
     (area, size), (area_m, size_m), used = paired(predicted, truth)
+    kind, kind_m = (
+        np.array(side, np.int64)
+        for side in kinds or ([0] * len(predicted), [0] * len(truth))
+    )
+    alike = kind[:, None] == kind_m
+    used &= alike[..., None]
     both = (area[:, None] + area_m) * used
     # What a pair has in common: at most that one mask lies inside the other.
     common = np.minimum(area[:, None], area_m) * used
@@ -93,16 +107,16 @@ def _compared(
         parts = np.split(times, [2 * len(times) // 5, 3 * len(times) // 5])
     for part in parts:
         sums = common.sum(axis=-1)
-        still = (sums >= minimum * (total - sums)) | odd.any(axis=-1)
+        still = alike & (sums >= minimum * (total - sums)) | odd.any(axis=-1)
         n, m = np.flatnonzero(still.any(axis=1)), np.flatnonzero(still.any(axis=0))
         step = 1 + int((PAIRS / max(1, len(n) * len(m))) ** 0.5)
         for k in range(0, len(part), step):
             some = part[k : k + step]
-            i, t, rles = _masks(predicted, size, n, some)
-            j, t_m, rles_m = _masks(truth, size_m, m, some)
+            i, t, label, rles = _masks(predicted, size, kind, n, some)
+            j, _, label_m, rles_m = _masks(truth, size_m, kind_m, m, some)
             if not rles or not rles_m:
                 continue
-            p, q = np.nonzero(t[:, None] == t_m)
+            p, q = np.nonzero(label[:, None] == label_m)
             ratio = np.asarray(coco_mask.iou(rles, rles_m, [0] * len(rles_m)))[p, q]
             at = i[p], j[q], t[p]
             ratio = np.maximum(ratio, 0)  # -1: sizes differ
@@ -120,26 +134,29 @@ def _compared(
 
 
 def _masks(
-    tracks: Sequence[Masks], size: np.ndarray, rows: np.ndarray, times: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, list[dict]]:
-    """Track, frame and run lengths of the masks that some tracks have in some frames.
+    tracks: Sequence[Masks],
+    size: np.ndarray,
+    kind: np.ndarray,
+    rows: np.ndarray,
+    times: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[dict]]:
+    """Track, frame, label and run lengths of masks that tracks have in some frames.
 
     pycocotools compares all with all, but stops at once where sizes differ, and does
-    not reckon with the width: so the width says which frame it is.
+    not reckon with the width: so the width holds the label, which says of what frame
+    and kind a mask is.
     """
     i, t = np.nonzero(size[np.ix_(rows, times)])
     i, t = rows[i], times[t]
+    label = kind[i] * size.shape[1] + t
     height, width = np.divmod(size[i, t], MOST)
-    width += MOST * t
+    width += MOST * label
     fields = (x.tolist() for x in (height, width, i, t))
-    return (
-        i,
-        t,
-        [
-            codec.pack((h, w), tracks[a].texts[b])
-            for h, w, a, b in zip(*fields, strict=True)
-        ],
-    )
+    rles = [
+        codec.pack((h, w), tracks[a].texts[b])
+        for h, w, a, b in zip(*fields, strict=True)
+    ]
+    return i, t, label, rles
 
 
 def paired(predicted: Sequence[Masks], truth: Sequence[Masks]) -> tuple:

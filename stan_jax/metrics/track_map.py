@@ -75,11 +75,11 @@ def _in_full(true, predicted, overlap: np.ndarray) -> np.ndarray:
     lengths = {len(track.masks.texts) for track in [*true, *predicted]}
     if len(lengths) < 2 or not overlap.size:
         return overlap
-    sides = (
+    found, objects = (
         [_to_length(track.masks, max(lengths)) for track in tracks]
         for tracks in (predicted, true)
     )
-    return iou(*sides, THRESHOLDS[0])
+    return iou(found, objects, THRESHOLDS[0])
 
 
 def _to_length(masks: Masks, length: int) -> Masks:

@@ -6,6 +6,8 @@ digit. Source: Luiten et al. 2021; Bernardin and Stiefelhagen 2008; Ristani et a
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from functools import reduce
+from operator import add
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +26,7 @@ from stan_jax.metrics.tracks import PredictedTrack, TrueTrack
 ALPHAS = np.arange(0.05, 0.99, 0.05)  # overlaps that HOTA is a mean over
 THRESHOLD = 0.5  # overlap of a match in CLEAR and identity
 SLACK = np.finfo(float).eps
+TIE = 1e-9  # values that differ by less are left to the assignment to tell apart
 SAME_TRACK = 1000  # CLEAR prefers the track that the object had one frame before
 MEANS = ("HOTA", "DetA", "AssA", "DetRe", "DetPr", "AssRe", "AssPr", "LocA", "OWTA")
 
@@ -59,11 +62,13 @@ class Scene(NamedTuple):
         """Number of masks of predicted tracks."""
         return int(self.predicted.sum())
 
-    def frames(self) -> Iterator[tuple[int, slice, tuple[int, int]]]:
-        """Yield the frames in which any two meet, their part of k and its shape."""
+    def frames(
+        self, chosen: Bool[np.ndarray, " t"]
+    ) -> Iterator[tuple[int, slice, tuple[int, int]]]:
+        """Yield those frames in which any two meet, their part of k and its shape."""
         shapes = np.stack([self.true.sum(1), self.predicted.sum(1)], 1)
         stops = shapes.prod(1).cumsum().tolist()
-        for t in np.flatnonzero(shapes.all(1)).tolist():
+        for t in np.flatnonzero(shapes.all(1) & chosen).tolist():
             rows, columns = shapes[t].tolist()
             yield t, slice(stops[t] - rows * columns, stops[t]), (rows, columns)
 
@@ -306,7 +311,12 @@ def hota(scene: Scene) -> dict[str, np.ndarray]:
     fit = (shares / (either - shares))[n, m] * overlap
     # Second pass: one assignment for each frame, then the thresholds.
     matched, pairs = np.zeros((2, len(scene.true), min(shares.shape)))
-    for t, part, shape in scene.frames():
+    best, contested = _best(scene, fit)
+    best = best[~contested[scene.t[best]]]
+    t = scene.t[best]
+    i = np.arange(len(t)) - np.searchsorted(t, t)  # which of its frame
+    matched[t, i], pairs[t, i] = overlap[best], n[best] * shares.shape[1] + m[best]
+    for t, part, shape in scene.frames(contested):
         rows, columns = linear_sum_assignment(fit[part].reshape(shape), maximize=True)
         at = part.start + rows * shape[1] + columns
         matched[t, : len(at)] = overlap[at]
@@ -332,6 +342,30 @@ def hota(scene: Scene) -> dict[str, np.ndarray]:
         result[name] = sums / np.maximum(1, result["TP"])
     result["LocA"] = np.maximum(1e-10, result["LocA"]) / np.maximum(1e-10, result["TP"])
     return _rates(result)
+
+
+def _best(
+    scene: Scene, value: Float[np.ndarray, " k"]
+) -> tuple[Int[np.ndarray, " _"], Bool[np.ndarray, " t"]]:
+    """Place in k of the best partner of each object in each frame, in this order.
+
+    And which frames are contested: a track has a value for two objects there, or two
+    tracks are as good for one. In the others these pairs are the one best assignment,
+    which need not be searched for.
+    """
+    some = np.flatnonzero(value > 0)
+    contested = np.zeros(len(scene.true), bool)
+    if not some.size:
+        return some, contested
+    t, n, value = scene.t[some], scene.n[some], value[some]
+    met = np.bincount(t * scene.predicted.shape[1] + scene.m[some])
+    contested[np.flatnonzero(met > 1) // scene.predicted.shape[1]] = True
+    begin = np.flatnonzero(np.diff(t * scene.true.shape[1] + n, prepend=-1))
+    most = np.maximum.reduceat(value, begin)
+    near = value >= np.repeat(most, np.diff(begin, append=len(t))) - TIE
+    contested[t[begin[np.add.reduceat(near, begin, dtype=int) > 1]]] = True
+    first = np.flatnonzero(near)
+    return some[first[np.searchsorted(first, begin)]], contested
 
 
 def _sums(at: np.ndarray, values: np.ndarray, number: int) -> Float[np.ndarray, " _"]:
@@ -367,33 +401,55 @@ def clear(scene: Scene) -> dict[str, Any]:
     counts = one_sided(*masks).clear
     if not all(masks):
         return counts
-    last, before = np.full((2, scene.true.shape[1]), -1)  # -1: no track yet
-    begun = np.zeros(scene.true.shape[1], int)
+    n, m, overlap = (x.tolist() for x in (scene.n, scene.m, scene.overlap))
     near = scene.overlap >= THRESHOLD - SLACK
-    for _, part, shape in scene.frames():
-        if not near[part].any():
-            before[:] = -1
-            continue
-        same = scene.m[part] == before[scene.n[part]]
-        score = (SAME_TRACK * same + scene.overlap[part]) * near[part]
-        rows, columns = linear_sum_assignment(score.reshape(shape), maximize=True)
-        at = rows * shape[1] + columns
-        at = part.start + at[score[at] > SLACK]
-        n, m = scene.n[at], scene.m[at]
-        old = last[n]
-        counts["IDSW"] += int(((old >= 0) & (old != m)).sum())
-        gone = before < 0
-        last[n] = m
-        before[:] = -1
-        before[n] = m
-        begun += gone & (before >= 0)
-        counts["CLR_TP"] += len(n)
-        # NumPy's numbers: sums of its own Python rounds once, from 3.12 on.
-        counts["MOTP_sum"] += float(sum(scene.overlap[at]))
+    best, contested = _best(scene, np.where(near, scene.overlap, 0))
+    in_frame = defaultdict(list)
+    for t, k in zip(scene.t[best].tolist(), best.tolist(), strict=True):
+        in_frame[t].append(k)
+    pairs = np.flatnonzero(near).tolist()
+    place = {
+        (t, n[k], m[k]): k for t, k in zip(scene.t[pairs].tolist(), pairs, strict=True)
+    }
+    parts = {t: (part, shape) for t, part, shape in scene.frames(contested)}
+    # The track that each object had at last, and in the frame before.
+    last: dict[int, int] = {}
+    before: dict[int, int] = {}
+    begun: Counter = Counter()
+    for t in np.flatnonzero(scene.true.any(1) & scene.predicted.any(1)).tolist():
+        if t in parts:
+            at = _kept(scene, near, before, *parts[t])
+        else:
+            at = [place.get((t, n[k], before.get(n[k])), k) for k in in_frame[t]]
+        here = {n[k]: m[k] for k in at}
+        counts["IDSW"] += sum(last.get(i, track) != track for i, track in here.items())
+        begun.update(here.keys() - before.keys())
+        last |= here
+        before = here
+        counts["CLR_TP"] += len(at)
+        # One by one: `sum` rounds once for all, from 3.12 on.
+        counts["MOTP_sum"] += reduce(add, [overlap[k] for k in at], 0.0)
     counts["CLR_FN"] -= counts["CLR_TP"]
     counts["CLR_FP"] -= counts["CLR_TP"]
-    counts["Frag"] = int((begun[begun > 0] - 1).sum())
+    counts["Frag"] = begun.total() - len(begun)
     return counts
+
+
+def _kept(
+    scene: Scene,
+    near: Bool[np.ndarray, " k"],
+    before: Mapping[int, int],
+    part: slice,
+    shape: tuple[int, int],
+) -> list[int]:
+    """Places in k of the best assignment of a frame, which keeps tracks if it can."""
+    had = np.full(scene.true.shape[1], -1)  # no track
+    had[[*before]] = [*before.values()]
+    same = scene.m[part] == had[scene.n[part]]
+    score = (SAME_TRACK * same + scene.overlap[part]) * near[part]
+    rows, columns = linear_sum_assignment(score.reshape(shape), maximize=True)
+    at = rows * shape[1] + columns
+    return (part.start + at[score[at] > SLACK]).tolist()
 
 
 def identity(scene: Scene) -> dict[str, int]:

@@ -108,22 +108,49 @@ def match(
         for place, track in enumerate(tracks):
             places[track.category_id].append(place)
     means = np.array(_mean_areas(predicted))
-    found = {}
+    scores = np.array([track.score for track in predicted], np.float64)
+    parts = {}  # of each group that is there: places, the best predicted first
     for k, group in enumerate(groups):
         m, n = ([place for c in group for place in places[c]] for places in sides)
-        if not m and not n:
-            continue
-        scores = np.array([predicted[place].score for place in n], np.float64)
-        best = np.argsort(-scores, kind="stable")[: max(LIMITS)]
-        n = [n[place] for place in best]
-        true = [truth[place] for place in m]
-        if overlap is None:
-            seen = [predicted[place].masks for place in n]
-            pairs = iou(seen, [g.masks for g in true], THRESHOLDS[0])
-        else:
-            pairs = overlap[np.ix_(n, m)]
-        found[k] = _match(true, scores[best], means[n], pairs, areas)
-    return found
+        if m or n:
+            n = np.array(n, int)
+            n = np.array(n, int)
+            best = np.argsort(-scores[n], kind="stable")[: max(LIMITS)]
+            parts[k] = m, n[best].tolist()
+    if overlap is None:
+        overlap = _overlaps(truth, predicted, parts)
+    return {
+        k: _match(
+            [truth[place] for place in m],
+            scores[n],
+            means[n],
+            overlap[np.ix_(n, m)],
+            areas,
+        )
+        for k, (m, n) in parts.items()
+    }
+
+
+def _overlaps(
+    truth: Sequence[TrueTrack],
+    predicted: Sequence[PredictedTrack],
+    parts: dict[int, tuple[list[int], list[int]]],
+) -> Float[np.ndarray, "n m"]:
+    """The overlaps that matter: within a group, from the least threshold up."""
+    of_true: dict[int, int] = {}  # the group of those that may meet
+    of_predicted: dict[int, int] = {}
+    for k, (m, n) in parts.items():
+        if m and n:
+            of_true |= dict.fromkeys(m, k)
+            of_predicted |= dict.fromkeys(n, k)
+    overlap = np.zeros((len(predicted), len(truth)))
+    overlap[np.ix_([*of_predicted], [*of_true])] = iou(
+        [predicted[place].masks for place in of_predicted],
+        [truth[place].masks for place in of_true],
+        THRESHOLDS[0],
+        ([*of_predicted.values()], [*of_true.values()]),
+    )
+    return overlap
 
 
 def _match(
@@ -180,22 +207,21 @@ def _curves(parts: list[Matched], limit: int) -> dict[int, tuple]:
         for field in (lambda p: p.right, lambda p: p.ignored)
     )
     counted = np.sum([p.counted for p in parts], axis=0)
+    there = np.flatnonzero(counted)
+    right, ignored = right[there], ignored[there]
+    tp = np.cumsum(right & ~ignored, axis=-1, dtype=np.float64)
+    fp = np.cumsum(~right & ~ignored, axis=-1, dtype=np.float64)
+    recall = tp / counted[there, None, None]
+    precision = tp / (fp + tp + np.spacing(1))
+    # Best precision at this recall or a higher one; 0 beyond the last detection.
+    precision = np.maximum.accumulate(precision[..., ::-1], axis=-1)[..., ::-1]
+    precision = np.pad(precision, ((0, 0), (0, 0), (0, 1)))
+    scores = np.append(scores, 0.0)
     curves = {}
-    for a in np.flatnonzero(counted):
-        tp = np.cumsum(right[a] & ~ignored[a], axis=-1, dtype=np.float64)
-        fp = np.cumsum(~right[a] & ~ignored[a], axis=-1, dtype=np.float64)
-        recall = tp / counted[a]
-        precision = tp / (fp + tp + np.spacing(1))
-        # Best precision at this recall or a higher one; 0 beyond the last detection.
-        precision = np.maximum.accumulate(precision[:, ::-1], axis=-1)[:, ::-1]
-        precision = np.pad(precision, ((0, 0), (0, 1)))
-        at = np.stack([np.searchsorted(r, RECALLS) for r in recall])
-        reached = recall[:, -1] if len(scores) else 0.0
-        curves[int(a)] = (
-            np.take_along_axis(precision, at, axis=-1),
-            reached,
-            np.append(scores, 0.0)[at],
-        )
+    for a, p, r in zip(there.tolist(), precision, recall, strict=True):
+        at = np.stack([np.searchsorted(row, RECALLS) for row in r])
+        reached = r[:, -1] if r.size else 0.0
+        curves[a] = np.take_along_axis(p, at, axis=-1), reached, scores[at]
     return curves
 
 

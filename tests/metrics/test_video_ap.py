@@ -230,6 +230,20 @@ def test_iou_gives_up_only_pairs_that_cannot_reach_the_least(monkeypatch):
     assert reached > 10
 
 
+@pytest.mark.parametrize("least", [0.0, 0.5])
+def test_iou_is_of_tracks_of_one_kind_alone(least):
+    rng = np.random.default_rng(5)
+    truth = [blob(rng, n) for n in (9, 7, 9, 8)]
+    found = [masks(noisy(rng, g)) for g in truth * 3]
+    truth = [masks(g) for g in truth]
+    kinds = rng.integers(0, 3, len(found)).tolist(), [0, 1, 1, 3]
+    want = overlap.iou(found, truth, least)
+    assert (want > 0).sum() > 8
+    want[np.not_equal.outer(*kinds)] = 0
+    assert (want > 0).any(axis=1).sum() > 2
+    np.testing.assert_array_equal(overlap.iou(found, truth, least, kinds), want)
+
+
 def test_compare_gives_the_overlap_of_tracks_and_of_the_masks_that_meet():
     rng = np.random.default_rng(4)
     found, truth = [blob(rng, n) for n in (3, 5, 4)], [blob(rng, n) for n in (4, 5)]
