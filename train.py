@@ -67,7 +67,9 @@ def train(config: ConfigDict, workdir: Path) -> None:
     check_settings(config)
     meshes.configure(cpu_devices=config.run.cpu_devices)
     mesh = meshes.make_mesh()
-    meshes.check_batch(config.data.batch, mesh)
+    rule = config.optim.to_dict()
+    accumulate = rule.pop("accumulate", 1)  # configs of before do not have it
+    meshes.check_batch(config.data.batch, mesh, accumulate)
 
     # ---- input: everything that can be wrong with the files is found here
     datasets, val = load_sets(config)
@@ -80,7 +82,7 @@ def train(config: ConfigDict, workdir: Path) -> None:
         num_classes=len(categories), **config.model, rngs=nnx.Rngs(config.seed)
     )
     structure, fresh = parameters.split(model)
-    tx = optimizer.build(fresh.params, **config.optim, frozen=model.frozen_paths)
+    tx = optimizer.build(fresh.params, **rule, frozen=model.frozen_paths)
     program = Program(structure, fresh, ours.settings)
     count = sum(x.size for x in jax.tree.leaves(fresh.params))
     pairs = sum(
@@ -141,6 +143,7 @@ def train(config: ConfigDict, workdir: Path) -> None:
         kinds=LossKinds(**config.loss.kinds),
         dtype=config.run.dtype,
         average=average,
+        accumulate=accumulate,
     )
     first, last = int(state.step) + 1, config.optim.steps
     pending, clock = [], time.monotonic()

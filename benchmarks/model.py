@@ -2,12 +2,14 @@
 
     python benchmarks/model.py [--config=ytvis19_r50_sta] [--repeats=5] [PART ...]
     python benchmarks/model.py step train --variants=baseline,paper,best --json=C.json
+    python benchmarks/model.py train --batch=8 --accumulate=8
 
 Variants are those of `configs/shapes_ablation.py`, laid over the config.
 
 Frames of the config's size, 640 x 360 by default, random weights, moving discs. A part
 runs in a process of its own, so that its peak memory is its own. `step` and `clip`
-are those of the tracker, with the masks pasted at that size and encoded.
+are those of the tracker, with the masks pasted at that size and encoded. What a
+training step is planned to hold is the compiler's own figure.
 """
 
 import argparse
@@ -28,8 +30,11 @@ import turns  # noqa: E402
 PARTS = ("backbone", "step", "clip", "train")
 
 
-def prepare(part, config, variant, detections):
-    """Return a function that does a part once, and the frames it does."""
+def prepare(part, config, variant, detections, batch, accumulate):
+    """Return what does a part once, its frames, and the bytes it is planned to hold.
+
+    batch, accumulate: pairs of a training step, and parts that they are cut into.
+    """
     import jax
     import jax.numpy as jnp
     import numpy as np
@@ -51,6 +56,7 @@ def prepare(part, config, variant, detections):
         c.update_from_flattened_dict(shapes_ablation.VARIANTS[variant])
     c.thresholds.score_threshold = 0.0  # random weights: all rows are used
     c.thresholds.detections = detections
+    c.optim.accumulate = accumulate
     c.tracking.slots = max(c.tracking.slots, 2 * detections)
     classes = [f"class {n}" for n in range(40)]
     settings = record.from_config(c.to_dict(), classes).settings
@@ -64,7 +70,7 @@ def prepare(part, config, variant, detections):
     edge = [(0, fh - size[0]), (0, fw - size[1])]
     frames = np.pad(pictures, [(0, 0), *edge, (0, 0)])
     sizes = np.tile(size, (len(frames), 1))
-    per_call = len(frames) if part == "clip" else 1
+    per_call, planned = len(frames) if part == "clip" else 1, None
 
     if part == "backbone":
         run = jax.jit(lambda p, x, hw: parameters.merge(structure, p).features(x, hw))
@@ -92,10 +98,12 @@ def prepare(part, config, variant, detections):
             masks=np.pad(masks[f - 1], [beyond[0], *edge])[None],
             seen=np.full(1, f - 1, np.int32),
         )
-        pair = Pair(**{name: jnp.asarray(x) for name, x in arrays.items()})
+        arrays = {name: np.repeat(x, batch, axis=0) for name, x in arrays.items()}
         one = mesh.make_mesh(1)
-        pair = mesh.shard(pair, one)
-        tx = optimizer.build(values.params, **c.optim, frozen=model.frozen_paths)
+        pairs = mesh.shard(Pair(**arrays), one)
+        rule = c.optim.to_dict()
+        accumulate = rule.pop("accumulate")
+        tx = optimizer.build(values.params, **rule, frozen=model.frozen_paths)
         update = train_step.make_train_step(
             structure,
             values.statistics,
@@ -107,21 +115,41 @@ def prepare(part, config, variant, detections):
             sampling=Sampling(**c.loss.sampling),
             kinds=LossKinds(**c.loss.kinds),
             dtype=c.run.dtype,
+            accumulate=accumulate,
         )
         # As in train.py: a state laid out otherwise would be compiled for once more.
         state = [mesh.replicate(train_step.start(values.params, tx), one)]
         del model, values
-        update = train_step.compiled(update, state[0], pair)
+        update = train_step.compiled(update, state[0], pairs)
+        planned = plan(update, state[0])
 
         def call():
-            state[0], metrics = update(state[0], pair)
+            state[0], metrics = update(state[0], pairs)
             jax.block_until_ready(metrics)
 
-    return call, per_call
+    return call, per_call, planned
 
 
-def measure(part, config, variant, detections, repeats):
-    call, per_call = prepare(part, config, variant, detections)
+def plan(update, state):
+    """Return the most bytes that a compiled update is to hold, its state among them."""
+    import jax
+
+    def of(program):
+        m = program.memory_analysis()
+        parts = m.argument_size_in_bytes + m.output_size_in_bytes
+        return parts + m.temp_size_in_bytes - m.alias_size_in_bytes
+
+    if not hasattr(update, "learn"):
+        return of(update)
+    beside = sum(x.nbytes for x in jax.tree.leaves((state.opt, state.average)))
+    whole = (of(update.begin), of(update.count), of(update.learn))
+    return max(of(update.finish), beside + max(whole))
+
+
+def measure(part, config, variant, detections, batch, accumulate, repeats):
+    call, per_call, planned = prepare(
+        part, config, variant, detections, batch, accumulate
+    )
     start = time.perf_counter()
     call()
     compile_s = time.perf_counter() - start
@@ -137,6 +165,7 @@ def measure(part, config, variant, detections, repeats):
         best=min(seconds),
         first=compile_s,
         gigabytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6,
+        planned=planned and planned / 1e9,
     )
     print(json.dumps(found))
 
@@ -147,28 +176,32 @@ def main():
     parser.add_argument("--config", default="ytvis19_r50_sta")
     parser.add_argument("--variants", default="paper", help="joined by commas")
     parser.add_argument("--detections", type=int, default=10, help="of a frame")
+    parser.add_argument("--batch", type=int, default=1, help="pairs of a training step")
+    parser.add_argument("--accumulate", type=int, default=1, help="parts of a batch")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--json", type=Path, help="where all figures go")
     parser.add_argument("--alone", action="store_true", help="in this very process")
     parser.add_argument("--serve", action="store_true", help="see turns.py")
     args = parser.parse_args()
-    what = args.parts[0], args.config, args.variants, args.detections
+    pairs = args.batch, args.accumulate
+    what = args.parts[0], args.config, args.variants, args.detections, *pairs
     if args.serve:
-        turns.serve(*prepare(*what))
+        turns.serve(*prepare(*what)[:2])
         return
     if args.alone:
         measure(*what, args.repeats)
         return
     where = timing.where(args.repeats)
     print(f"{args.config}: {where}")
-    print(f"{'':25}{'s a frame':>12}{'best':>10}{'first call':>12}{'peak GB':>10}")
+    head = f"{'':25}{'s a frame':>12}{'best':>10}{'first call':>12}{'peak GB':>10}"
+    print(f"{head}{'planned GB':>12}")
     rows = []
     for variant in args.variants.split(","):
         for part in args.parts:
             command = [sys.executable, __file__, part, "--alone"]
-            options = (args.config, variant, args.detections, args.repeats)
-            names = ("config", "variants", "detections", "repeats")
-            command += [f"--{n}={v}" for n, v in zip(names, options, strict=True)]
+            options = vars(args) | {"variants": variant}
+            names = "config variants detections batch accumulate repeats".split()
+            command += [f"--{name}={options[name]}" for name in names]
             done = subprocess.run(
                 command, check=True, stdout=subprocess.PIPE, text=True
             )
@@ -176,7 +209,8 @@ def main():
             rows.append(row)
             print(
                 f"{variant:17}{part:8}{row['seconds']:12.3f}{row['best']:10.3f}"
-                f"{row['first']:12.1f}{row['gigabytes']:10.2f}",
+                f"{row['first']:12.1f}{row['gigabytes']:10.2f}"
+                f"{row['planned'] or 0:12.2f}",
                 flush=True,
             )
     if args.json:

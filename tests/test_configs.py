@@ -69,7 +69,9 @@ def test_config_sections_bind_to_signatures(module):
     inspect.signature(build).bind(num_classes=1, rngs=None, **c.model)
     rest = {k: v for k, v in c.model.items() if k not in named}
     inspect.signature(assemble).bind(None, num_classes=1, rngs=None, **rest)
-    inspect.signature(optimizer.build).bind(None, **c.optim, frozen=())
+    rule = c.optim.to_dict()
+    rule.pop("accumulate")
+    inspect.signature(optimizer.build).bind(None, **rule, frozen=())
     assert set(c.loss) == {"weights", "sampling", "kinds"}
     losses.Sampling(**c.loss.sampling)
     losses.LossKinds(**c.loss.kinds)

@@ -228,7 +228,8 @@ def test_missing_file_to_start_from_is_refused_and_leaves_no_workdir(data, tmp_p
 def test_baseline_starts_a_stan_that_begins_as_the_baseline(data, tmp_path):
     few = dict(optim__steps=2, optim__warmup_steps=0, run__eval_every=0)
     base = tmp_path / "base"
-    line = runs.command("train.py", data, base, config="shapes_baseline", **few)
+    parts = dict(config="shapes_baseline", data__batch=4, optim__accumulate=2)
+    line = runs.command("train.py", data, base, **parts, **few)
     code, output = runs.finish(line)
     assert code == 0, output
     line = runs.command(
@@ -256,6 +257,7 @@ def test_baseline_starts_a_stan_that_begins_as_the_baseline(data, tmp_path):
     ("changes", "message"),
     [
         ({"data__batch": 3}, "must divide by the number of devices, 2"),
+        ({"optim__accumulate": 2}, "must divide the pairs of a device, 1"),
         ({"data__max_objects": 1}, "objects"),
         ({"data__gap": "sometimes"}, "gap"),
         ({"data__train__annotations": "nowhere.json"}, "nowhere.json"),

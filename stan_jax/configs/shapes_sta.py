@@ -111,6 +111,7 @@ def get_config(attention: str = "paper") -> ConfigDict:
         weight_decay=0.05,
         clip_norm=10.0,
         gamma_factor=1.0,  # A10: of the learning rate
+        accumulate=1,  # parts of a batch that are gone through one after the other
     )
     c.tracking = dict(
         clip_length=6,

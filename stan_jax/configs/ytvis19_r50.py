@@ -92,6 +92,7 @@ def get_config(start: str = "original") -> ConfigDict:
         weight_decay=1e-4,  # [M]
         clip_norm=35.0,  # [M]
         gamma_factor=1.0,  # A10: of the learning rate
+        accumulate=1,  # parts of a batch that are gone through one after the other
     )
     c.tracking = dict(
         clip_length=4,

@@ -67,9 +67,12 @@ def shard(pairs: Pair, mesh: jax.sharding.Mesh) -> Pair:
     return jax.device_put(pairs, NamedSharding(mesh, PartitionSpec("data")))
 
 
-def check_batch(batch: int, mesh: jax.sharding.Mesh) -> None:
-    """Raise InputError where a batch does not divide over the devices."""
+def check_batch(batch: int, mesh: jax.sharding.Mesh, accumulate: int = 1) -> None:
+    """Raise InputError where a batch does not divide over devices and parts."""
     devices = mesh.devices.size
     if batch % devices:
         rule = f"{batch} must divide by the number of devices, {devices}"
         raise InputError("data.batch", "", rule)
+    if accumulate < 1 or batch // devices % accumulate:
+        rule = f"{accumulate} must divide the pairs of a device, {batch // devices}"
+        raise InputError("optim.accumulate", "", rule)

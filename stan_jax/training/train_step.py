@@ -1,13 +1,14 @@
 """One update: gradient, clip, step; the batch is cut over the devices of a mesh."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 from jax.flatten_util import ravel_pytree
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int, Key, PyTree
 
 from stan_jax import compiling
@@ -19,6 +20,9 @@ from stan_jax.training import losses
 from stan_jax.training.losses import LossKinds, Sampling
 from stan_jax.types import Pair
 
+Counts = dict[str, Float[Array, ""]]  # of what each loss is a mean over
+Metrics = dict[str, Float[Array, ""]]
+
 
 class TrainState(NamedTuple):
     """All that an update changes."""
@@ -27,6 +31,9 @@ class TrainState(NamedTuple):
     params: PyTree
     opt: PyTree
     average: PyTree = None  # of the parameters over the updates, where one is kept
+
+
+Update = Callable[[TrainState, Pair], tuple[TrainState, Metrics]]
 
 
 def start(
@@ -56,7 +63,8 @@ def make_train_step(
     kinds: LossKinds,
     dtype: str,
     average: float = 0.0,
-) -> Callable[[TrainState, Pair], tuple[TrainState, dict[str, Float[Array, ""]]]]:
+    accumulate: int = 1,
+) -> Update:
     """Return the jitted update; it takes over the buffers of the state it is given.
 
     Metrics are those of the parameters before the update.
@@ -72,25 +80,38 @@ def make_train_step(
         optimizer stay float32.
       average: what the mean of the parameters keeps of itself at each update, less in
         the first ones; 0: none is kept.
+      accumulate: parts that the pairs of a device are gone through in, one after the
+        other, see `AccumulatedUpdate`; the update stays that of the whole batch.
     """
 
-    def gradients(params: PyTree, pairs: Pair, keys: Key[Array, " b"]):
+    def terms(params: PyTree, pairs: Pair, keys: Key[Array, " b"]):
+        model = parameters.merge(structure, Parameters(params, statistics), dtype)
+        return losses.terms(
+            model,
+            pairs,
+            keys,
+            thresholds=thresholds,
+            sampling=sampling,
+            kinds=kinds,
+        )
+
+    def counts(found: Mapping[str, losses.Term]) -> Counts:
+        # Of all devices, so that shares of means can be added.
+        return {k: jax.lax.psum(count, "data") for k, (_, count) in found.items()}
+
+    def shares(
+        params: PyTree, pairs: Pair, keys: Key[Array, " b"], over: Counts | None
+    ):
+        """Metrics and gradients of some pairs, as shares of those of the batch."""
+
         def loss_fn(params):
-            model = parameters.merge(structure, Parameters(params, statistics), dtype)
-            terms = losses.terms(
-                model,
-                pairs,
-                keys,
-                thresholds=thresholds,
-                sampling=sampling,
-                kinds=kinds,
-            )
-            # Over the counts of all devices, so that shares of means can be added.
-            terms = {k: (s, jax.lax.psum(c, "data")) for k, (s, c) in terms.items()}
-            return losses.total(terms, loss_weights)
+            found = terms(params, pairs, keys)
+            whole = counts(found) if over is None else over
+            found = {k: (s, whole[k]) for k, (s, _) in found.items()}
+            return losses.total(found, loss_weights)
 
         (loss, metrics), grads = jax.value_and_grad(loss_fn, has_aux=True)(params)
-        return total((metrics | {"loss": loss}, grads))
+        return metrics | {"loss": loss}, grads
 
     def total(tree: PyTree) -> PyTree:
         if mesh.size == 1 or mesh.devices.flat[0].platform != "cpu":
@@ -99,21 +120,11 @@ def make_train_step(
         flat, restore = ravel_pytree(tree)
         return restore(jax.lax.psum(flat, "data"))
 
-    # Left to itself, the compiler gathers the features of all devices on each of them
-    # to pool RoIs from: half as fast on two.
-    every, cut = PartitionSpec(), PartitionSpec("data")
-    gradients = jax.shard_map(
-        gradients,
-        mesh=mesh,
-        in_specs=(every, cut, cut),
-        out_specs=every,
-        check_vma=False,  # which would want a cast at every loop
-    )
+    def draws(step: Int[Array, ""], pairs: Pair) -> Key[Array, " b"]:
+        key = jax.random.fold_in(jax.random.key(seed), step)
+        return jax.random.split(key, len(pairs.labels))
 
-    def train_step(state: TrainState, pairs: Pair):
-        key = jax.random.fold_in(jax.random.key(seed), state.step)
-        keys = jax.random.split(key, len(pairs.labels))
-        metrics, grads = gradients(state.params, pairs, keys)
+    def updated(state: TrainState, metrics: Metrics, grads: PyTree):
         updates, opt = optimizer.update(grads, state.opt, state.params)
         params = optax.apply_updates(state.params, updates)
         metrics["grad_norm"] = optax.tree.norm(grads)
@@ -124,14 +135,125 @@ def make_train_step(
             mean = optax.incremental_update(params, state.average, 1 - kept)
         return TrainState(state.step + 1, params, opt, mean), metrics
 
-    return jax.jit(train_step, donate_argnums=0)
+    # Left to itself, the compiler gathers the features of all devices on each of them
+    # to pool RoIs from: half as fast on two.
+    every, cut = PartitionSpec(), PartitionSpec("data")
+    on_each = partial(
+        jax.shard_map,
+        mesh=mesh,
+        check_vma=False,  # which would want a cast at every loop
+    )
+
+    def train_step(state: TrainState, pairs: Pair):
+        gradients = on_each(
+            lambda *args: total(shares(*args, None)),
+            in_specs=(every, cut, cut),
+            out_specs=every,
+        )
+        keys = draws(state.step, pairs)
+        return updated(state, *gradients(state.params, pairs, keys))
+
+    if accumulate == 1:
+        return jax.jit(train_step, donate_argnums=0)
+
+    def part_of(tree: PyTree, number: Int[Array, ""]) -> PyTree:
+        """What one part has of the rows of a device."""
+
+        def rows(x: Array) -> Array:
+            size = len(x) // accumulate
+            return jax.lax.dynamic_slice_in_dim(x, number * size, size)
+
+        return jax.tree.map(rows, tree)
+
+    def begin(params: PyTree, step: Int[Array, ""], pairs: Pair):
+        keys = draws(step, pairs)
+        names = jax.eval_shape(terms, params, *part_of((pairs, keys), jnp.int32(0)))
+        zeros = dict.fromkeys([*names, "loss"], jnp.float32(0)), params
+        each = jax.tree.map(lambda x: jnp.zeros((mesh.size, *x.shape), x.dtype), zeros)
+        return jnp.int32(0), dict.fromkeys(names, jnp.float32(0)), each
+
+    def count(params: PyTree, step: Int[Array, ""], pairs: Pair, number, gathered):
+        def add(params, pairs, keys, number, gathered):
+            more = counts(terms(params, *part_of((pairs, keys), number)))
+            return jax.tree.map(jnp.add, gathered, more)
+
+        add = on_each(add, in_specs=(every, cut, cut, every, every), out_specs=every)
+        gathered = add(params, pairs, draws(step, pairs), number, gathered)
+        return (number + 1) % accumulate, gathered
+
+    def learn(params: PyTree, step: Int[Array, ""], pairs: Pair, number, over, sums):
+        def add(params, pairs, keys, number, over, sums):
+            more = shares(params, *part_of((pairs, keys), number), over)
+            return jax.tree.map(lambda x, y: x + y[None], sums, more)
+
+        specs = every, cut, cut, every, every, cut
+        add = on_each(add, in_specs=specs, out_specs=cut)
+        sums = add(params, pairs, draws(step, pairs), number, over, sums)
+        return (number + 1) % accumulate, sums
+
+    def finish(state: TrainState, sums: PyTree):
+        join = on_each(
+            lambda sums: total(jax.tree.map(lambda x: x[0], sums)),
+            in_specs=(cut,),
+            out_specs=every,
+        )
+        return updated(state, *join(sums))
+
+    alike, apart = (NamedSharding(mesh, spec) for spec in (every, cut))
+    return AccumulatedUpdate(
+        accumulate,
+        jax.jit(begin, out_shardings=(alike, alike, apart)),
+        jax.jit(count, out_shardings=alike, donate_argnums=(3, 4)),
+        jax.jit(learn, out_shardings=(alike, apart), donate_argnums=(3, 5)),
+        jax.jit(finish, donate_argnums=0),
+    )
+
+
+class AccumulatedUpdate(NamedTuple):
+    """An update that goes through its batch in parts: memory is that of one part.
+
+    Losses are means over what was drawn in the whole batch. So all parts are gone
+    through twice: forward alone to count, then once more to learn. Each is a call of
+    its own, since convolutions inside a loop are slow on a CPU.
+    """
+
+    parts: int
+    begin: Any
+    count: Any
+    learn: Any
+    finish: Any
+
+    def __call__(self, state: TrainState, pairs: Pair) -> tuple[TrainState, Metrics]:
+        """Return the state after the update, and its metrics."""
+        given = state.params, state.step, pairs
+        number, counts, sums = self.begin(*given)
+        for _ in range(self.parts):
+            number, counts = self.count(*given, number, counts)
+        for _ in range(self.parts):
+            number, sums = self.learn(*given, number, counts, sums)
+        return self.finish(state, sums)
+
+    def compiled(self, state: TrainState, pairs: Pair) -> "AccumulatedUpdate":
+        """Return it compiled for these."""
+        given = state.params, state.step, pairs
+        begin = self.begin.lower(*given).compile()
+        number, counts, sums = begin(*given)
+        return self._replace(
+            begin=begin,
+            count=self.count.lower(*given, number, counts).compile(),
+            learn=self.learn.lower(*given, number, counts, sums).compile(),
+            finish=self.finish.lower(state, sums).compile(),
+        )
 
 
 def compiled(update: Any, state: TrainState, pairs: Pair) -> Any:
-    """Return a jitted update that is compiled for these, and takes nothing else.
+    """Return an update that is compiled for these, and takes nothing else.
 
     Apart from the first step, whose arrays would come on top of what compiling took.
     """
-    update = update.lower(state, pairs).compile()
+    if isinstance(update, AccumulatedUpdate):
+        update = update.compiled(state, pairs)
+    else:
+        update = update.lower(state, pairs).compile()
     compiling.give_back()
     return update

@@ -72,6 +72,14 @@ def test_check_batch_names_both_numbers(two, batch):
         meshes.check_batch(batch, two)
 
 
+@pytest.mark.parametrize("accumulate", [0, 3, 8])
+def test_check_batch_wants_parts_of_whole_pairs(two, accumulate):
+    rule = rf"accumulate: {accumulate} must divide the pairs of a device, 4"
+    with pytest.raises(InputError, match=rule):
+        meshes.check_batch(8, two, accumulate)
+    meshes.check_batch(8, two, 4)
+
+
 def test_configure_sets_devices_and_cache_of_a_fresh_process(tmp_path):
     program = """if True:
         import jax

@@ -32,7 +32,13 @@ FROZEN = {"conv1", "bn1", "layer1"}
 class Run:
     """A train step on some devices, how often it was traced, and where it starts."""
 
-    def __init__(self, devices: int = 2, dtype: str = "float32", average: float = 0.0):
+    def __init__(
+        self,
+        devices: int = 2,
+        dtype: str = "float32",
+        average: float = 0.0,
+        accumulate: int = 1,
+    ):
         # The second of four stages learns, the stem and the first do not.
         arguments = tiny_pairs.SETTINGS["backbone_args"] | {"frozen_stages": 1}
         model = tiny_pairs.model(tiny_pairs.Given, backbone_args=arguments)
@@ -52,6 +58,7 @@ class Run:
             kinds=KINDS,
             dtype=dtype,
             average=average,
+            accumulate=accumulate,
         )
 
     def start(self) -> train_step.TrainState:
@@ -234,6 +241,70 @@ def test_update_needs_no_transfer_beyond_the_batch(run):
     for _ in range(2):
         with jax.transfer_guard("disallow"):
             state, _ = run.update(state, pairs)
+
+
+# ---- in parts
+
+
+def _four(number):
+    """Four pairs, of different numbers of objects: a mean of means would differ."""
+    present = [((1, 0, 1, 0, 1, 0), (1, 1, 0, 0, 1, 1)), ((1,) * 6, (1,) * 6)]
+    present += [((0, 0, 1, 0, 0, 0), (0, 0, 1, 0, 0, 0)), present[0]]
+    return tiny_pairs.batch(
+        *(tiny_pairs.pair(4 * number + i, present=x) for i, x in enumerate(present))
+    )
+
+
+@pytest.mark.parametrize(("devices", "accumulate"), [(2, 2), (1, 4)])
+def test_update_in_parts_is_that_of_the_whole_batch(devices, accumulate):
+    whole, parts = Run(devices, average=0.5), Run(devices, "float32", 0.5, accumulate)
+    want, got = whole.start(), parts.start()
+    for number in range(2):
+        want, of_whole = whole(want, _four(number))
+        got, of_parts = parts(got, _four(number))
+        assert of_parts.keys() == of_whole.keys()
+        for name, value in of_whole.items():
+            np.testing.assert_allclose(of_parts[name], value, rtol=1e-5, err_msg=name)
+    assert int(got.step) == 2
+    for side in ("params", "average"):
+        pairs = _leaves(getattr(got, side)), _leaves(getattr(want, side))
+        assert pairs[0].keys() == pairs[1].keys()
+        for name, value in pairs[1].items():
+            np.testing.assert_allclose(
+                pairs[0][name], value, rtol=1e-5, atol=1e-6, err_msg=name
+            )
+
+
+def test_update_in_parts_takes_what_it_is_given_and_transfers_nothing():
+    run = Run(accumulate=2)
+    pairs = meshes.shard(_four(0), run.mesh)
+    want, _ = run.update(run.start(), pairs)
+    update = train_step.compiled(run.update, run.start(), pairs)
+    state = run.start()
+    for _ in range(2):
+        before = state
+        with jax.transfer_guard("disallow"):
+            state, _ = update(state, pairs)
+        assert all(x.is_deleted() for x in jax.tree.leaves(before.params))
+        if int(state.step) == 1:
+            for a, b in zip(*map(jax.tree.leaves, (state, want)), strict=True):
+                np.testing.assert_array_equal(a, b)
+
+
+def test_eight_parts_take_less_than_a_third_of_the_memory():
+    pairs = tiny_pairs.batch(*(tiny_pairs.pair(i) for i in range(8)))
+    whole, parts = (
+        train_step.compiled(run.update, run.start(), meshes.shard(pairs, run.mesh))
+        for run in (Run(1), Run(1, accumulate=8))
+    )
+    peaks = [
+        memory.argument_size_in_bytes
+        + memory.output_size_in_bytes
+        + memory.temp_size_in_bytes
+        - memory.alias_size_in_bytes
+        for memory in (x.memory_analysis() for x in (whole, parts.count, parts.learn))
+    ]
+    assert max(peaks[1:]) < peaks[0] / 3
 
 
 # ---- the pieces
