@@ -3,9 +3,12 @@
     python train.py --config=configs/shapes_sta.py --workdir=runs/demo
 
 A workdir that holds a checkpoint is resumed, bit for bit. Any setting can be changed
-on the command line, e.g. --config.optim.peak_lr=0.01.
+on the command line, e.g. --config.optim.peak_lr=0.01. On several machines, which share
+the workdir: the same line on each, with --coordinator=auto where a cluster says who is
+who, else --coordinator=HOST:PORT --processes=2 --process=0 (and 1).
 """
 
+import contextlib
 import json
 import math
 import sys
@@ -39,7 +42,7 @@ from stan_jax.signals import Signals
 from stan_jax.tracking.frame_tracks import FrameTracks
 from stan_jax.tracking.tracker import Program, Tracker
 from stan_jax.training import mesh as meshes
-from stan_jax.training import optimizer, train_step
+from stan_jax.training import optimizer, processes, train_step
 from stan_jax.training.losses import LossKinds, Sampling
 from stan_jax.training.metrics import MetricWriter
 from stan_jax.training.train_step import TrainState
@@ -47,6 +50,9 @@ from stan_jax.video import progress, recording
 
 config_flags.DEFINE_config_file("config", None, "What to train.", lock_config=True)
 flags.DEFINE_string("workdir", None, "Where checkpoints and metrics go.")
+flags.DEFINE_string("coordinator", "", "HOST:PORT of the first process, or auto.")
+flags.DEFINE_integer("processes", None, "How many processes there are.")
+flags.DEFINE_integer("process", None, "Which of them this is, from 0.")
 flags.mark_flags_as_required(["config", "workdir"])
 
 
@@ -54,27 +60,33 @@ def main(argv: list[str]) -> None:
     """Train in a workdir that nobody else is using."""
     if len(argv) > 1:
         raise app.UsageError(f"unknown arguments {argv[1:]}; options start with --")
-    workdir = Path(flags.FLAGS.workdir)
-    with sole_user(workdir):
-        train(flags.FLAGS.config, workdir)
+    config, workdir = flags.FLAGS.config, Path(flags.FLAGS.workdir)
+    logging.set_verbosity(logging.WARNING)
+    check_settings(config)
+    given = flags.FLAGS.coordinator, flags.FLAGS.processes, flags.FLAGS.process
+    processes.join(*given)
+    meshes.configure(cpu_devices=config.run.cpu_devices)
+    with processes.only_first_prints(), contextlib.ExitStack() as stack:
+        with processes.in_all():
+            if processes.is_first():
+                stack.enter_context(sole_user(workdir))
+        train(config, workdir)
 
 
 def train(config: ConfigDict, workdir: Path) -> None:
     """Train until the last step, or until SIGTERM; read from top to bottom."""
 
     # ---- devices
-    logging.set_verbosity(logging.WARNING)
-    check_settings(config)
-    meshes.configure(cpu_devices=config.run.cpu_devices)
     mesh = meshes.make_mesh()
     rule = config.optim.to_dict()
     accumulate = rule.pop("accumulate", 1)  # configs of before do not have it
     meshes.check_batch(config.data.batch, mesh, accumulate)
 
     # ---- input: everything that can be wrong with the files is found here
-    datasets, val = load_sets(config)
+    with processes.in_all():
+        datasets, val = load_sets(config)
+        iterator = make_batches(datasets, config)
     categories = [c.name for c in datasets[0][0].categories]
-    iterator = make_batches(datasets, config)
 
     # ---- model and optimizer
     ours = record.from_config(config.to_dict(), categories, config.init_from)
@@ -97,6 +109,8 @@ def train(config: ConfigDict, workdir: Path) -> None:
     size = 16 * count if average else 12 * count
     require_room(workdir, size * (config.run.keep_checkpoints + 2))
     print(f"{mesh.size} x {jax.devices()[0].device_kind}, jax {jax.__version__}")
+    if not processes.alone():
+        print(f"{jax.process_count()} processes, {rows_of(config)} pairs each")
 
     # ---- where the parameters come from: the workdir's own checkpoint, or `start`
     checkpoints = Checkpoints(
@@ -128,7 +142,8 @@ def train(config: ConfigDict, workdir: Path) -> None:
     del model, fresh, begun, found  # those of the state count from here on
 
     # Not earlier: a workdir that refuses this config keeps its own.
-    note_config(workdir / "config.json", config)
+    if processes.is_first():
+        note_config(workdir / "config.json", config)
 
     # ---- the loop
     update = train_step.make_train_step(
@@ -148,8 +163,8 @@ def train(config: ConfigDict, workdir: Path) -> None:
     first, last = int(state.step) + 1, config.optim.steps
     pending, clock = [], time.monotonic()
     with (
-        Signals() as signals,
-        MetricWriter(workdir, first_step=first) as writer,
+        processes.AgreedSignals() as signals,
+        metric_writer(workdir, first) as writer,
         progress.Bar("train", last, start=first - 1) as bar,
     ):
         for step in range(first, last + 1):
@@ -161,7 +176,7 @@ def train(config: ConfigDict, workdir: Path) -> None:
             with jax.transfer_guard("disallow"):
                 state, metrics = update(state, batch)
             pending.append(metrics)
-            stop = signals.received
+            stop = signals.after(step)
             every = config.run.eval_every
             scored = val is not None and not stop and (step == last or not step % every)
             saves = step == last or stop or scored or step % config.run.save_every == 0
@@ -174,7 +189,8 @@ def train(config: ConfigDict, workdir: Path) -> None:
                 means["frames_per_s"] = (
                     pair_frames(config) * config.data.batch / seconds
                 )
-                writer.scalars(step, means)
+                if writer:
+                    writer.scalars(step, means)
                 figures = {k: means[k] for k in ("loss", "frames_per_s")}
                 left = progress.clock(seconds * (last - step))
                 bar.line(f"step {step}/{last}  {progress.show(means)}  left {left}")
@@ -182,11 +198,11 @@ def train(config: ConfigDict, workdir: Path) -> None:
             bar.advance(figures)
 
             scores = None
-            if scored:
+            if scored and writer:
                 # Through the host: tracking runs on one device.
                 params = state.average if average else state.params
                 host = jax.device_get(Parameters(params, statistics))
-                values = jax.device_put(host, mesh.devices.flat[0])
+                values = jax.device_put(host, jax.local_devices()[0])
                 tracker = Tracker(program, values, categories)
                 examples = Examples(val, config.run.overlay_score)
                 scores = validate(tracker, val, workdir, signals, examples)
@@ -194,7 +210,9 @@ def train(config: ConfigDict, workdir: Path) -> None:
                     writer.scalars(step, {f"val/{k}": v for k, v in scores.items()})
                     writer.images(step, examples.images)
                     bar.line(f"step {step}/{last}  val  {progress.show(scores)}")
-                stop, clock = signals.received, time.monotonic()
+            if scored:
+                processes.wait_for_first(f"evaluation {step}")
+                stop, clock = stop or signals.received, time.monotonic()
             if saves:
                 tree = saved(state, statistics)
                 checkpoints.save(step, tree, iterator.get_state(), scores)
@@ -274,7 +292,21 @@ def make_batches(datasets: list[tuple[Dataset, float]], config: ConfigDict) -> A
         num_threads=data.num_threads,
         negatives=negatives(config),
         frames=pair_frames(config),
+        shard_index=jax.process_index(),
+        shard_count=jax.process_count(),
     )
+
+
+def rows_of(config: ConfigDict) -> int:
+    """Return how many pairs of a batch a process decodes."""
+    return config.data.batch // jax.process_count()
+
+
+def metric_writer(workdir: Path, first_step: int) -> Any:
+    """Return a context with the writer of the first process; others have none."""
+    if processes.is_first():
+        return MetricWriter(workdir, first_step=first_step)
+    return contextlib.nullcontext()
 
 
 def pair_frames(config: ConfigDict) -> int:

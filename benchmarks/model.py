@@ -100,7 +100,8 @@ def prepare(part, config, variant, detections, batch, accumulate):
         )
         arrays = {name: np.repeat(x, batch, axis=0) for name, x in arrays.items()}
         one = mesh.make_mesh(1)
-        pairs = mesh.shard(Pair(**arrays), one)
+        pairs = Pair(**{name: jnp.asarray(x) for name, x in arrays.items()})
+        pairs = mesh.shard(pairs, one)
         rule = c.optim.to_dict()
         accumulate = rule.pop("accumulate")
         tx = optimizer.build(values.params, **rule, frozen=model.frozen_paths)

@@ -2,6 +2,7 @@
 
 import signal
 from collections.abc import Callable
+from typing import Self
 
 ASKING = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")  # where the system has them
 
@@ -23,7 +24,7 @@ class Signals:
         """What a shell expects of a process that ended so; 0 without a signal."""
         return 128 + signal.Signals[self.received] if self.received else 0
 
-    def __enter__(self) -> "Signals":
+    def __enter__(self) -> Self:
         numbers = [getattr(signal, n) for n in self._names if hasattr(signal, n)]
         self._old = {number: signal.signal(number, self._note) for number in numbers}
         return self
@@ -32,7 +33,7 @@ class Signals:
         for number, handler in self._old.items():
             signal.signal(number, handler)
 
-    def _note(self, number: int, _: object) -> None:
+    def _note(self, number: int, frame: object) -> None:
         self.received = signal.Signals(number).name
         signal.signal(number, self._old[signal.Signals(number)])
         if self.then is not None:

@@ -7,11 +7,12 @@ from pathlib import Path
 from absl import app, flags
 
 from stan_jax import errors
+from stan_jax.training import processes
 
 
 def run(main: Callable[[list[str]], None]) -> None:
     """Run the function as `app.run`, with one line for a wrong flag or config file."""
-    with errors.as_messages():
+    with processes.leave_at_once(), errors.as_messages():
         app.run(main, flags_parser=_parsed)
 
 

@@ -348,12 +348,14 @@ def _unplain(value: Any) -> Any:
 
 
 def _one_copy(x) -> jax.Array:
-    """An array, without the copies that other devices hold.
+    """An array, without the copies that other devices of this process hold.
 
-    Of those Orbax would have each device write a part, and compile how to cut it.
+    Of those Orbax would have each device write a part, and compile how to cut it. Those
+    of other processes it has to know of.
     """
     x = jnp.asarray(x)
-    return x.addressable_data(0) if x.is_fully_replicated else x
+    whole = x.is_fully_replicated and x.is_fully_addressable
+    return x.addressable_data(0) if whole else x
 
 
 def _free(folder: Path) -> int:

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
 from stan_jax.errors import InputError
@@ -41,17 +42,17 @@ def configure(*, cpu_devices: int, platform: str | None = None) -> None:
 
 def make_mesh(num_devices: int | None = None) -> jax.sharding.Mesh:
     """Return a mesh of one axis, `data`, over the first (default: all) devices."""
-    devices = jax.devices()[:num_devices]
+    # Process by process, so that each holds rows of the batch that follow one another:
+    # `jax.make_mesh` lays them out along the wires of a TPU slice.
+    devices = sorted(jax.devices(), key=lambda d: (d.process_index, d.id))
     # Automatic axes: with explicit ones, the default, convolutions ask for shardings.
-    return jax.make_mesh(
-        (len(devices),), ("data",), axis_types=(AxisType.Auto,), devices=devices
-    )
+    return Mesh(np.array(devices[:num_devices]), ("data",), axis_types=(AxisType.Auto,))
 
 
 def replicate(tree: PyTree, mesh: jax.sharding.Mesh) -> PyTree:
-    """Return the tree with a copy on every device."""
+    """Return the tree with a copy on every device; each process has the same tree."""
     sharding = NamedSharding(mesh, PartitionSpec())
-    devices = list(mesh.devices.flat)
+    devices = list(mesh.local_devices)
 
     # Buffers of its own, since the train step takes them over. One by one: put on
     # several devices at once, a device array lends its buffer to the first of them.
@@ -63,8 +64,17 @@ def replicate(tree: PyTree, mesh: jax.sharding.Mesh) -> PyTree:
 
 
 def shard(pairs: Pair, mesh: jax.sharding.Mesh) -> Pair:
-    """Return the batch cut along its first axis, one piece per device."""
-    return jax.device_put(pairs, NamedSharding(mesh, PartitionSpec("data")))
+    """Return the batch cut along its first axis, one piece per device.
+
+    pairs: those of this process, in the order of its devices in the mesh.
+    """
+    sharding = NamedSharding(mesh, PartitionSpec("data"))
+    if jax.process_count() == 1:
+        return jax.device_put(pairs, sharding)
+    # `device_put` would send all of it to every process, to see that it is the same.
+    return jax.tree.map(
+        lambda x: jax.make_array_from_process_local_data(sharding, x), pairs
+    )
 
 
 def check_batch(batch: int, mesh: jax.sharding.Mesh, accumulate: int = 1) -> None:

@@ -1,0 +1,167 @@
+"""Real processes that train as one, on one machine."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import kill_resume, runs
+
+pytestmark = pytest.mark.slow
+
+# All but the first process compile anew at each start: so as quickly as can be.
+QUICK = {"XLA_FLAGS": "--xla_backend_optimization_level=0"}
+LONG: dict[str, Any] = dict(
+    config="shapes_baseline",
+    optim__steps=120,
+    run__eval_every=0,
+    run__log_every=10,
+    run__save_every=500,
+)
+
+
+class Group:
+    """Processes with one device each, in one workdir; ended at the latest with it.
+
+    only: more arguments of some of them, by number.
+    """
+
+    def __init__(self, data: Path, workdir: Path, number=2, only=None, **changes):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            place = f"127.0.0.1:{free.getsockname()[1]}"
+        line = runs.command("train.py", data, workdir, run__cpu_devices=1, **changes)
+        line += [f"--coordinator={place}", f"--processes={number}"]
+        self.logs = [workdir.parent / f"{workdir.name}_{i}.log" for i in range(number)]
+        self.all = []
+        for i, log in enumerate(self.logs):
+            more = [f"--process={i}", *(only or {}).get(i, [])]
+            with log.open("w") as out:
+                self.all.append(
+                    subprocess.Popen(
+                        line + more,
+                        stdout=out,
+                        stderr=subprocess.STDOUT,
+                        env=os.environ | {"JAX_PLATFORMS": "cpu"} | QUICK,
+                        cwd=runs.ROOT,
+                    )
+                )
+
+    def __enter__(self) -> "Group":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in self.all:
+            process.kill()
+            process.wait()
+
+    def text(self, i: int) -> str:
+        return self.logs[i].read_text()
+
+    def until(self, text: str, seconds: float = 200) -> None:
+        """Wait until the first process has printed it."""
+        end = time.monotonic() + seconds
+        while text not in self.text(0):
+            assert time.monotonic() < end, self.text(0) + self.text(1)
+            assert all(p.poll() is None for p in self.all), self.text(0) + self.text(1)
+            time.sleep(0.02)
+
+    def codes(self, seconds: float = 200) -> list[int]:
+        end = time.monotonic() + seconds
+        return [p.wait(timeout=max(0.1, end - time.monotonic())) for p in self.all]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return runs.dataset(tmp_path_factory.mktemp("shapes") / "set")
+
+
+def alone(data: Path, workdir: Path, **changes) -> Path:
+    """The workdir of one process with two devices."""
+    line = runs.command("train.py", data, workdir, **changes)
+    code, output = runs.finish(line, **QUICK)
+    assert code == 0, output
+    return workdir
+
+
+def lines(workdir: Path) -> list[dict]:
+    found = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
+    return [{k: v for k, v in x.items() if k != "frames_per_s"} for x in found]
+
+
+def assert_equal_bits(a: Path, b: Path, step: int) -> None:
+    want, got = (kill_resume.final_state(x, step) for x in (a, b))
+    assert not kill_resume.differences(want, got)
+
+
+def test_two_processes_are_one_with_two_devices(data, tmp_path):
+    want = alone(data, tmp_path / "one")
+    with Group(data, tmp_path / "two") as group:
+        assert group.codes() == [0, 0], group.text(0) + group.text(1)
+    assert_equal_bits(want, tmp_path / "two", runs.STEPS)
+    assert lines(want) == lines(tmp_path / "two")
+    name = "val_results.json"
+    assert (tmp_path / "two" / name).read_bytes() == (want / name).read_bytes()
+    assert "2 processes, 1 pairs each" in group.text(0)
+    assert "step" not in group.text(1)  # one of them prints
+
+
+def test_stopped_then_killed_and_finished_by_one_process(data, tmp_path):
+    """SIGINT is passed on as SIGTERM, which the runtime tells the others."""
+    workdir, last = tmp_path / "run", LONG["optim__steps"]
+    with Group(data, workdir, **LONG) as group:
+        group.until("step 10/")
+        group.all[1].send_signal(signal.SIGINT)
+        assert group.codes(60) == [0, 0], group.text(0) + group.text(1)
+    assert "stopped by a signal to one of the processes" in group.text(0)
+    saved = [int(x.name) for x in (workdir / "checkpoints").iterdir()]
+    assert len(saved) == 1
+    assert 10 <= saved[0] < last
+
+    with Group(data, workdir, **LONG) as group:
+        group.until(f"step {saved[0] // 10 * 10 + 10}/")
+        assert f"resumed at step {saved[0]}" in group.text(0)
+        group.all[1].kill()
+        assert group.codes(10) == [1, -signal.SIGKILL]
+    told = group.text(0).splitlines()[-1]
+    assert told.startswith("process 0: error: another process has ended; start all")
+    assert "Traceback" not in group.text(0)
+
+    alone(data, workdir, **LONG)
+    assert_equal_bits(alone(data, tmp_path / "one", **LONG), workdir, last)
+
+
+def test_bad_file_of_one_ends_all_with_its_reason(data, tmp_path):
+    only = {1: ["--config.data.train.annotations=nowhere.json"]}
+    began = time.monotonic()
+    with Group(data, tmp_path / "run", only=only) as group:
+        assert group.codes(60) == [1, 1]
+    assert time.monotonic() - began < 30
+    for i in (0, 1):
+        assert "error: process 1: nowhere.json: must be a readable" in group.text(i)
+        assert "Traceback" not in group.text(i)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--processes=2"], "--coordinator: must be named"),
+        (["--coordinator=localhost:1", "--processes=2"], "--process: must be below"),
+        (
+            ["--coordinator=localhost:1", "--processes=2", "--process=2"],
+            "--process: must be below --processes = 2, is 2",
+        ),
+    ],
+)
+def test_who_is_who_must_be_whole(data, tmp_path, arguments, message):
+    line = [*runs.command("train.py", data, tmp_path / "run"), *arguments]
+    code, output = runs.finish(line)
+    assert code == 1
+    assert message in output
+    assert "Traceback" not in output
