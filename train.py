@@ -211,7 +211,7 @@ def train(config: ConfigDict, workdir: Path) -> None:
                     writer.images(step, examples.images)
                     bar.line(f"step {step}/{last}  val  {progress.show(scores)}")
             if scored:
-                processes.wait_for_first(f"evaluation {step}")
+                scores = processes.of_first(scores, f"evaluation {step}")
                 stop, clock = stop or signals.received, time.monotonic()
             if saves:
                 tree = saved(state, statistics)

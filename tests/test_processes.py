@@ -101,11 +101,14 @@ def assert_equal_bits(a: Path, b: Path, step: int) -> None:
 
 
 def test_two_processes_are_one_with_two_devices(data, tmp_path):
-    want = alone(data, tmp_path / "one")
-    with Group(data, tmp_path / "two") as group:
+    changes = dict(run__eval_every=2, run__keep_checkpoints=1)
+    want = alone(data, tmp_path / "one", **changes)
+    with Group(data, tmp_path / "two", **changes) as group:
         assert group.codes() == [0, 0], group.text(0) + group.text(1)
     assert_equal_bits(want, tmp_path / "two", runs.STEPS)
     assert lines(want) == lines(tmp_path / "two")
+    kept = [sorted(os.listdir(x / "checkpoints")) for x in (want, tmp_path / "two")]
+    assert kept[0] == kept[1]  # the newest, and the best by the first one's figures
     name = "val_results.json"
     assert (tmp_path / "two" / name).read_bytes() == (want / name).read_bytes()
     assert "2 processes, 1 pairs each" in group.text(0)
@@ -152,6 +155,7 @@ def test_bad_file_of_one_ends_all_with_its_reason(data, tmp_path):
     ("arguments", "message"),
     [
         (["--processes=2"], "--coordinator: must be named"),
+        (["--coordinator=auto"], "--coordinator: auto finds no cluster here"),
         (["--coordinator=localhost:1", "--processes=2"], "--process: must be below"),
         (
             ["--coordinator=localhost:1", "--processes=2", "--process=2"],

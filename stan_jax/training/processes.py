@@ -4,12 +4,14 @@ One process alone needs none of it, and everything here then does nothing.
 """
 
 import contextlib
+import json
 import os
 import re
 import signal
 import sys
 import traceback
 from collections.abc import Generator
+from typing import Any
 
 import jax
 import numpy as np
@@ -20,11 +22,10 @@ from stan_jax.errors import InputError
 from stan_jax.signals import ASKING, Signals
 
 FOUND = "auto"  # coordinator, number and index are what the cluster says
-TEXT = 1000  # bytes of an error that the others are told
+TEXT = 1000  # bytes that a process can tell the others at once
 UNKNOWN = "unknown"
-GONE = (
-    "(?i)gloo|nccl|peer|heartbeat|unavailable|coordination"  # of the runtime's errors
-)
+# In the runtime's errors, where others are gone.
+GONE = "(?i)gloo|nccl|peer|heartbeat|unavailable|coordination"
 WEEK_S = 7 * 24 * 3600  # what the others wait for an evaluation, at most
 
 
@@ -44,7 +45,11 @@ def join(coordinator: str, number: int | None = None, index: int | None = None) 
             raise InputError("--coordinator", "", rule)
         return
     if coordinator == FOUND:
-        jax.distributed.initialize()
+        try:
+            jax.distributed.initialize()
+        except ValueError as error:  # nothing that it knows
+            rule = f"auto finds no cluster here: {error}"
+            raise InputError("--coordinator", "", rule) from None
         return
     if number is None or index is None or not 0 <= index < number:
         rule = f"must be below --processes = {number}, is {index}"
@@ -90,12 +95,8 @@ def in_all() -> Generator[None]:
         told = str(error)
     if alone():
         return
-    mine = np.zeros(TEXT, np.uint8)
-    text = told.encode()[:TEXT]
-    mine[: len(text)] = np.frombuffer(text, np.uint8)
-    for index, row in enumerate(multihost_utils.process_allgather(mine)):
-        if row.any():
-            text = bytes(row).rstrip(b"\0").decode(errors="ignore")
+    for index, text in enumerate(_told(told)):
+        if text:
             raise InputError(f"process {index}", "", text)
 
 
@@ -130,10 +131,24 @@ def _line(error: BaseException) -> str:
     return UNKNOWN
 
 
-def wait_for_first(what: str) -> None:
-    """Wait until all have come here, however long the first takes."""
-    if not alone():
-        multihost.sync_global_processes(what, timeout=WEEK_S)
+def of_first(value: Any, what: str) -> Any:
+    """Return what the first process gives, however long that takes it.
+
+    value: of the first, as json takes it, in at most 1000 bytes. what: it is doing.
+    """
+    if alone():
+        return value
+    multihost.sync_global_processes(what, timeout=WEEK_S)
+    return json.loads(_told(json.dumps(value))[0])
+
+
+def _told(text: str) -> list[str]:
+    """The text of each process, in their order."""
+    mine = np.zeros(TEXT, np.uint8)
+    data = text.encode()[:TEXT]
+    mine[: len(data)] = np.frombuffer(data, np.uint8)
+    rows = multihost_utils.process_allgather(mine)
+    return [bytes(row).rstrip(b"\0").decode(errors="ignore") for row in rows]
 
 
 class AgreedSignals(Signals):

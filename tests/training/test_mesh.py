@@ -61,6 +61,12 @@ def test_replicate_gives_copies_that_may_be_donated(devices):
     np.testing.assert_array_equal(host, np.arange(1000.0))
 
 
+def test_make_mesh_is_in_the_order_of_processes_however_they_are_wired(monkeypatch):
+    real = jax.devices()
+    monkeypatch.setattr(jax, "devices", lambda: real[::-1])
+    assert meshes.make_mesh().devices.tolist() == real
+
+
 @pytest.mark.parametrize("batch", [2, 8])
 def test_check_batch_accepts_what_divides(two, batch):
     meshes.check_batch(batch, two)
