@@ -163,7 +163,7 @@ def train(config: ConfigDict, workdir: Path) -> None:
     first, last = int(state.step) + 1, config.optim.steps
     pending, clock = [], time.monotonic()
     with (
-        processes.AgreedSignals() as signals,
+        processes.AgreedSignals(mesh) as signals,
         metric_writer(workdir, first) as writer,
         progress.Bar("train", last, start=first - 1) as bar,
     ):
@@ -176,7 +176,7 @@ def train(config: ConfigDict, workdir: Path) -> None:
             with jax.transfer_guard("disallow"):
                 state, metrics = update(state, batch)
             pending.append(metrics)
-            stop = signals.after(step)
+            stop = signals.after_step()
             every = config.run.eval_every
             scored = val is not None and not stop and (step == last or not step % every)
             saves = step == last or stop or scored or step % config.run.save_every == 0
@@ -211,8 +211,9 @@ def train(config: ConfigDict, workdir: Path) -> None:
                     writer.images(step, examples.images)
                     bar.line(f"step {step}/{last}  val  {progress.show(scores)}")
             if scored:
-                scores = processes.of_first(scores, f"evaluation {step}")
-                stop, clock = stop or signals.received, time.monotonic()
+                told = scores, signals.received
+                scores, stop = processes.of_first(told, f"evaluation {step}")
+                clock = time.monotonic()
             if saves:
                 tree = saved(state, statistics)
                 checkpoints.save(step, tree, iterator.get_state(), scores)

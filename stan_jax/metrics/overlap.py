@@ -57,7 +57,7 @@ def iou(
     the two masks differ in size. 0 where the union is empty, and where it is below
     `minimum`: such pairs are compared only until that is certain.
 
-    kinds: of each track of either list, from 0; 0 where two differ in it.
+    kinds: of each track of either list; 0 where two differ in it.
     """
     return _compared(predicted, truth, minimum, kinds)[0]
 
@@ -81,10 +81,12 @@ def _compared(
     if not predicted or not truth:
         return np.zeros((len(predicted), len(truth))), []
     (area, size), (area_m, size_m), used = paired(predicted, truth)
-    kind, kind_m = (
-        np.array(side, np.int64)
-        for side in kinds or ([0] * len(predicted), [0] * len(truth))
-    )
+    # Small numbers all: pycocotools has 32 bits on Windows.
+    beyond = 1 + max(int((x % MOST).max(initial=0)) for x in (size, size_m))
+    kind, kind_m = np.zeros(len(predicted), int), np.zeros(len(truth), int)
+    if kinds is not None:
+        both = np.unique([*kinds[0], *kinds[1]], return_inverse=True)[1]
+        kind, kind_m = both[: len(predicted)], both[len(predicted) :]
     alike = kind[:, None] == kind_m
     used &= alike[..., None]
     both = (area[:, None] + area_m) * used
@@ -112,8 +114,8 @@ def _compared(
         step = 1 + int((PAIRS / max(1, len(n) * len(m))) ** 0.5)
         for k in range(0, len(part), step):
             some = part[k : k + step]
-            i, t, label, rles = _masks(predicted, size, kind, n, some)
-            j, _, label_m, rles_m = _masks(truth, size_m, kind_m, m, some)
+            i, t, label, rles = _masks(predicted, size, kind, n, some, beyond)
+            j, _, label_m, rles_m = _masks(truth, size_m, kind_m, m, some, beyond)
             if not rles or not rles_m:
                 continue
             p, q = np.nonzero(label[:, None] == label_m)
@@ -139,18 +141,19 @@ def _masks(
     kind: np.ndarray,
     rows: np.ndarray,
     times: np.ndarray,
+    beyond: int,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[dict]]:
     """Track, frame, label and run lengths of masks that tracks have in some frames.
 
     pycocotools compares all with all, but stops at once where sizes differ, and does
     not reckon with the width: so the width holds the label, which says of what frame
-    and kind a mask is.
+    and kind a mask is, times a number beyond all widths.
     """
     i, t = np.nonzero(size[np.ix_(rows, times)])
     i, t = rows[i], times[t]
     label = kind[i] * size.shape[1] + t
     height, width = np.divmod(size[i, t], MOST)
-    width += MOST * label
+    width += beyond * label
     fields = (x.tolist() for x in (height, width, i, t))
     rles = [
         codec.pack((h, w), tracks[a].texts[b])

@@ -114,7 +114,6 @@ def match(
         m, n = ([place for c in group for place in places[c]] for places in sides)
         if m or n:
             n = np.array(n, int)
-            n = np.array(n, int)
             best = np.argsort(-scores[n], kind="stable")[: max(LIMITS)]
             parts[k] = m, n[best].tolist()
     if overlap is None:

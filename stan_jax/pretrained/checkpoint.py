@@ -181,6 +181,8 @@ class Checkpoints:
         )
 
     def _forget(self, step: int) -> None:
+        if jax.process_count() > 1:  # the others are still saving; this one leaves
+            return
         with contextlib.suppress(Exception):
             self._orbax.close()  # raises the error of the save once more
         # Threads of the failed save may still be writing into what is removed here.

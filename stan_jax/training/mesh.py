@@ -33,6 +33,8 @@ def configure(*, cpu_devices: int, platform: str | None = None) -> None:
     try:
         jax.devices()
     except (RuntimeError, AssertionError):
+        if jax.distributed.is_initialized():  # or another process has none, or ended
+            raise
         name = "JAX_PLATFORMS" if platform is None else "device"
         asked = platform or os.environ.get("JAX_PLATFORMS")
         rule = f"JAX finds no {asked} here"

@@ -14,12 +14,14 @@ from collections.abc import Generator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from orbax.checkpoint import multihost
 
 from stan_jax.errors import InputError
-from stan_jax.signals import ASKING, Signals
+from stan_jax.signals import Signals
 
 FOUND = "auto"  # coordinator, number and index are what the cluster says
 TEXT = 1000  # bytes that a process can tell the others at once
@@ -50,6 +52,7 @@ def join(coordinator: str, number: int | None = None, index: int | None = None) 
         except ValueError as error:  # nothing that it knows
             rule = f"auto finds no cluster here: {error}"
             raise InputError("--coordinator", "", rule) from None
+        _heed_sigterm()
         return
     if number is None or index is None or not 0 <= index < number:
         rule = f"must be below --processes = {number}, is {index}"
@@ -58,6 +61,12 @@ def join(coordinator: str, number: int | None = None, index: int | None = None) 
     print(f"process {index} of {number}: waiting for the others at {coordinator}")
     sys.stdout.flush()
     jax.distributed.initialize(coordinator, number, index)
+    _heed_sigterm()
+
+
+def _heed_sigterm() -> None:
+    # The runtime has begun to swallow it, for whoever asks it at steps counted from 0.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def alone() -> bool:
@@ -125,7 +134,8 @@ def leave_at_once() -> Generator[None]:
 def _line(error: BaseException) -> str:
     """What became of the others, where that is what went wrong."""
     text = str(error)
-    if isinstance(error, jax.errors.JaxRuntimeError) and re.search(GONE, text):
+    kinds = jax.errors.JaxRuntimeError, ValueError  # this while they wait
+    if isinstance(error, kinds) and re.search(GONE, text):
         cure = "start all of them again: they go on from the last checkpoint"
         return f"error: another process has ended; {cure} ({text[-100:]})"
     return UNKNOWN
@@ -138,7 +148,8 @@ def of_first(value: Any, what: str) -> Any:
     """
     if alone():
         return value
-    multihost.sync_global_processes(what, timeout=WEEK_S)
+    # Not in a collective: a device would wait in it, and on a CPU give up.
+    multihost.get_barrier_sync_fn()(key=what, timeout_ms=WEEK_S * 1000)
     return json.loads(_told(json.dumps(value))[0])
 
 
@@ -154,22 +165,24 @@ def _told(text: str) -> list[str]:
 class AgreedSignals(Signals):
     """Signals to any of the processes, which all heed after the same step.
 
-    Alone it is `Signals`. SIGTERM is left to the runtime, which tells the others; each
-    other signal that asks is passed on as that.
+    Alone it is `Signals`. Else each step carries whether some process was asked, and
+    all read what the step before has carried: no device waits for that.
     """
 
-    def __init__(self) -> None:
-        super().__init__(ASKING if alone() else ("SIGINT", "SIGHUP"))
+    def __init__(self, mesh: Mesh):
+        super().__init__()
+        every, self._cut = (
+            NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((), ("data",))
+        )
+        self._any = jax.jit(jnp.max, out_shardings=every)
+        self._devices = len(mesh.local_devices)
+        self._before: Any = False
 
-    def after(self, step: int) -> str:
-        """Return what stops the run after this step, if anything; ask at each."""
+    def after_step(self) -> str:
+        """Return what stops the run here, if anything; all ask after each step."""
         if alone():
             return self.received
-        agreed = multihost_utils.reached_preemption_sync_point(step)
-        return "a signal to one of the processes" if agreed else ""
-
-    def _note(self, number: int, frame: object) -> None:
-        super()._note(number, frame)
-        if not alone():
-            self.received = ""  # all are to stop, not this one
-            os.kill(os.getpid(), signal.SIGTERM)
+        mine = np.full(self._devices, bool(self.received), np.int32)
+        asked = self._any(jax.make_array_from_process_local_data(self._cut, mine))
+        before, self._before = self._before, asked
+        return "a signal to one of the processes" if before else ""
