@@ -2,7 +2,7 @@
 
 import signal
 from collections.abc import Callable
-from typing import Self
+from typing import Any
 
 ASKING = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")  # where the system has them
 
@@ -24,7 +24,7 @@ class Signals:
         """What a shell expects of a process that ended so; 0 without a signal."""
         return 128 + signal.Signals[self.received] if self.received else 0
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> Any:  # itself, of whatever kind
         numbers = [getattr(signal, n) for n in self._names if hasattr(signal, n)]
         self._old = {number: signal.signal(number, self._note) for number in numbers}
         return self
