@@ -110,7 +110,8 @@ def train(config: ConfigDict, workdir: Path) -> None:
     require_room(workdir, size * (config.run.keep_checkpoints + 2))
     print(f"{mesh.size} x {jax.devices()[0].device_kind}, jax {jax.__version__}")
     if not processes.alone():
-        print(f"{jax.process_count()} processes, {rows_of(config)} pairs each")
+        rows = config.data.batch // jax.process_count()
+        print(f"{jax.process_count()} processes, {rows} pairs each")
 
     # ---- where the parameters come from: the workdir's own checkpoint, or `start`
     checkpoints = Checkpoints(
@@ -296,11 +297,6 @@ def make_batches(datasets: list[tuple[Dataset, float]], config: ConfigDict) -> A
         shard_index=jax.process_index(),
         shard_count=jax.process_count(),
     )
-
-
-def rows_of(config: ConfigDict) -> int:
-    """Return how many pairs of a batch a process decodes."""
-    return config.data.batch // jax.process_count()
 
 
 def metric_writer(workdir: Path, first_step: int) -> Any:

@@ -56,7 +56,6 @@ def prepare(part, config, variant, detections, batch, accumulate):
         c.update_from_flattened_dict(shapes_ablation.VARIANTS[variant])
     c.thresholds.score_threshold = 0.0  # random weights: all rows are used
     c.thresholds.detections = detections
-    c.optim.accumulate = accumulate
     c.tracking.slots = max(c.tracking.slots, 2 * detections)
     classes = [f"class {n}" for n in range(40)]
     settings = record.from_config(c.to_dict(), classes).settings
@@ -103,7 +102,7 @@ def prepare(part, config, variant, detections, batch, accumulate):
         pairs = Pair(**{name: jnp.asarray(x) for name, x in arrays.items()})
         pairs = mesh.shard(pairs, one)
         rule = c.optim.to_dict()
-        accumulate = rule.pop("accumulate")
+        rule.pop("accumulate")
         tx = optimizer.build(values.params, **rule, frozen=model.frozen_paths)
         update = train_step.make_train_step(
             structure,

@@ -33,7 +33,7 @@ class Signals:
         for number, handler in self._old.items():
             signal.signal(number, handler)
 
-    def _note(self, number: int, frame: object) -> None:
+    def _note(self, number: int, _: object) -> None:
         self.received = signal.Signals(number).name
         signal.signal(number, self._old[signal.Signals(number)])
         if self.then is not None:

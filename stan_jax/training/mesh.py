@@ -70,12 +70,9 @@ def shard(pairs: Pair, mesh: jax.sharding.Mesh) -> Pair:
 
     pairs: those of this process, in the order of its devices in the mesh.
     """
-    sharding = NamedSharding(mesh, PartitionSpec("data"))
-    if jax.process_count() == 1:
-        return jax.device_put(pairs, sharding)
     # `device_put` would send all of it to every process, to see that it is the same.
-    return jax.tree.map(
-        lambda x: jax.make_array_from_process_local_data(sharding, x), pairs
+    return jax.make_array_from_process_local_data(
+        NamedSharding(mesh, PartitionSpec("data")), pairs
     )
 
 

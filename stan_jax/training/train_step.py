@@ -157,7 +157,10 @@ def make_train_step(
         return jax.jit(train_step, donate_argnums=0)
 
     def part_of(tree: PyTree, number: Int[Array, ""]) -> PyTree:
-        """What one part has of the rows of a device."""
+        """What one part has of the rows of a device.
+
+        Its number is counted on the device: from the host it would be a transfer.
+        """
 
         def rows(x: Array) -> Array:
             size = len(x) // accumulate
