@@ -6,16 +6,18 @@ The workdir is of train.py or of `stan import`. Reads its newest checkpoint, or 
 --best the one of the best AP, and tracks as it was trained to; a --config changes how.
 Videos: those named here, else data.val of the config, else that of the training run.
 A dataset without annotations (the val and test files of YouTube-VIS) gives the
-results file, ready for the challenge server.
+results file, ready for the challenge server. Videos are dealt over all GPUs or TPU
+cores, and over several machines with --coordinator, as train.py has it.
 """
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from stan_jax import inference
+from stan_jax import dealing, inference
 from stan_jax.annotations import youtube_vis
 from stan_jax.annotations.youtube_vis import Dataset
 from stan_jax.commands import script
@@ -26,7 +28,7 @@ from stan_jax.pretrained import record
 from stan_jax.pretrained.load import load, read_record
 from stan_jax.tracking.frame_tracks import FrameTracks
 from stan_jax.tracking.tracker import Tracker
-from stan_jax.training import mesh
+from stan_jax.training import mesh, processes
 from stan_jax.video import overlay, progress
 
 OVERLAYS, OVERLAY_SCORE = 4, 0.4  # of a workdir without settings of its own
@@ -37,22 +39,30 @@ flags.DEFINE_string("annotations", None, "Json of the videos.")
 flags.DEFINE_string("frames", None, "Folder that its file_names are relative to.")
 flags.DEFINE_string("out", None, "Where the results go; default: WORKDIR/results.json.")
 flags.DEFINE_bool("best", False, "Take the checkpoint of the best AP, not the newest.")
+script.define_processes()
 flags.mark_flags_as_required(["workdir"])
 
 
 def main(argv: list[str]) -> None:
-    """Track every video, then score; read from top to bottom."""
+    """Join the other processes, if there are some, and do it."""
     if len(argv) > 1:
         raise app.UsageError(f"unknown arguments {argv[1:]}; options start with --")
     workdir = Path(flags.FLAGS.workdir)
     out = Path(flags.FLAGS.out or workdir / "results.json")
     logging.set_verbosity(logging.WARNING)
+    script.join_processes()
     mesh.configure(cpu_devices=1)
+    with processes.only_first_prints():
+        evaluate(workdir, out)
 
+
+def evaluate(workdir: Path, out: Path) -> None:
+    """Track every video, then score; read from top to bottom."""
     # ---- what there is, and what it is to track
-    theirs = read_record(workdir, best=flags.FLAGS.best)
-    config = settings_of(workdir)
-    dataset = load_dataset(config)
+    with processes.in_all():
+        theirs = read_record(workdir, best=flags.FLAGS.best)
+        config = settings_of(workdir)
+        dataset = load_dataset(config)
     categories = [c.name for c in dataset.categories]
 
     # ---- model
@@ -69,7 +79,7 @@ def main(argv: list[str]) -> None:
     scores = track(tracker, dataset, out, workdir / "overlays", config)
 
     # ---- the numbers
-    if scores:
+    if scores and processes.is_first():
         with replacing(workdir / "scores.json") as path:
             path.write_text(json.dumps(scores, indent=2) + "\n")
         print(youtube_vis_ap.table(scores))
@@ -104,12 +114,13 @@ def track(
 ) -> dict[str, float]:
     """Track every video, draw some, write the results; return the numbers, if any."""
     run = config.get("run", ConfigDict())
-    total = sum(len(video.file_names) for video in dataset.videos)
-    drawn = {video.id for video in dataset.videos[: run.get("overlays", OVERLAYS)]}
+    together = run.get("overlays", OVERLAYS)
+    drawn = {video.id for video in dataset.videos[:together]}
+    here = dealing.share(dataset.videos, mesh.workers(), together=together)
     names = youtube_vis.unique_names(dataset.videos)
     evicted: dict[int, int] = {}
     with (
-        progress.Bar("track", total) as bar,
+        progress.Bar("track", frames_of(here)) as bar,
         overlay.Overlays(pictures) as overlays,
     ):
 
@@ -127,13 +138,20 @@ def track(
             if frame.index + 1 == len(video.file_names):
                 bar.lap(video.name)
 
-        scores = inference.evaluate(tracker, dataset, out, watch=watch)
-    print(f"{len(dataset.videos)} videos, {total} frames: {out}")
-    if lost := sum(evicted.values()):
+        scores = inference.evaluate(
+            tracker, dataset, out, watch=watch, together=together
+        )
+    print(f"{len(dataset.videos)} videos, {frames_of(dataset.videos)} frames: {out}")
+    if lost := sum(processes.of_all(sum(evicted.values()))):
         print(f"{lost} tracks left a full queue: raise tracking.slots?")
     if drawn:
         print(f"pictures: {pictures}")
     return scores
+
+
+def frames_of(videos: Sequence[youtube_vis.Video]) -> int:
+    """Return how many frames videos have together."""
+    return sum(len(video.file_names) for video in videos)
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ from stan_jax import inference
 from stan_jax.annotations import youtube_vis
 from stan_jax.annotations.youtube_vis import Dataset, Video
 from stan_jax.commands import script
+from stan_jax.dealing import Stopped
 from stan_jax.errors import InputError
 from stan_jax.files import replacing, require_room, sole_user
 from stan_jax.loading import batches, sources
@@ -50,9 +51,7 @@ from stan_jax.video import progress, recording
 
 config_flags.DEFINE_config_file("config", None, "What to train.", lock_config=True)
 flags.DEFINE_string("workdir", None, "Where checkpoints and metrics go.")
-flags.DEFINE_string("coordinator", "", "HOST:PORT of the first process, or auto.")
-flags.DEFINE_integer("processes", None, "How many processes there are.")
-flags.DEFINE_integer("process", None, "Which of them this is, from 0.")
+script.define_processes()
 flags.mark_flags_as_required(["config", "workdir"])
 
 
@@ -63,8 +62,7 @@ def main(argv: list[str]) -> None:
     config, workdir = flags.FLAGS.config, Path(flags.FLAGS.workdir)
     logging.set_verbosity(logging.WARNING)
     check_settings(config)
-    given = flags.FLAGS.coordinator, flags.FLAGS.processes, flags.FLAGS.process
-    processes.join(*given)
+    script.join_processes()
     meshes.configure(cpu_devices=config.run.cpu_devices)
     with processes.only_first_prints(), contextlib.ExitStack() as stack:
         with processes.in_all():
@@ -127,7 +125,9 @@ def train(config: ConfigDict, workdir: Path) -> None:
         for line in lines:
             print(line)
     state = train_step.start(begun.params, tx, average=average)
-    state, statistics = meshes.replicate((state, begun.statistics), mesh)
+    shard_state = config.run.get("shard_state", False)  # configs of before, likewise
+    state = (meshes.spread if shard_state else meshes.replicate)(state, mesh)
+    statistics = meshes.replicate(begun.statistics, mesh)
     found = checkpoints.restore(
         saved(state, statistics), check=partial(require_same_run, workdir, ours)
     )
@@ -160,6 +160,7 @@ def train(config: ConfigDict, workdir: Path) -> None:
         dtype=config.run.dtype,
         average=average,
         accumulate=accumulate,
+        shard_state=shard_state,
     )
     first, last = int(state.step) + 1, config.optim.steps
     pending, clock = [], time.monotonic()
@@ -199,21 +200,22 @@ def train(config: ConfigDict, workdir: Path) -> None:
             bar.advance(figures)
 
             scores = None
-            if scored and writer:
-                # Through the host: tracking runs on one device.
+            if scored:
+                # Through the host: each device tracks by itself.
                 params = state.average if average else state.params
-                host = jax.device_get(Parameters(params, statistics))
+                host = jax.device_get(
+                    Parameters(meshes.whole(params, mesh), statistics)
+                )
                 values = jax.device_put(host, jax.local_devices()[0])
                 tracker = Tracker(program, values, categories)
                 examples = Examples(val, config.run.overlay_score)
                 scores = validate(tracker, val, workdir, signals, examples)
-                if scores is not None:
+                if scores is not None and writer:
                     writer.scalars(step, {f"val/{k}": v for k, v in scores.items()})
                     writer.images(step, examples.images)
                     bar.line(f"step {step}/{last}  val  {progress.show(scores)}")
-            if scored:
-                told = scores, signals.received
-                scores, stop = processes.of_first(told, f"evaluation {step}")
+                asked = processes.of_all(signals.received)
+                stop = next(filter(None, asked), "")
                 clock = time.monotonic()
             if saves:
                 tree = saved(state, statistics)
@@ -400,13 +402,16 @@ def require_scorable(val: Dataset, categories: list[str]) -> None:
         raise InputError(val.path, "categories", rule)
 
 
+EXAMPLES = 3  # videos
+
+
 class Examples:
     """Pictures of an evaluation: the middle frame of each of the first videos."""
 
     def __init__(self, dataset: Dataset, score: float):
         self.images: dict[str, np.ndarray] = {}
         self._dataset, self._score = dataset, score
-        self._ids = {video.id for video in dataset.videos[:3]}
+        self._ids = {video.id for video in dataset.videos[:EXAMPLES]}
 
     def add(self, video: Video, frame: FrameTracks) -> None:
         """Draw the frame if it is one of the chosen."""
@@ -421,26 +426,17 @@ def validate(
     tracker: Tracker, val: Dataset, workdir: Path, signals: Signals, examples: Examples
 ) -> dict[str, float] | None:
     """Return the official numbers on the val set; None if a signal came meanwhile."""
-    watch = partial(watch_out, signals, examples)
     try:
         return inference.evaluate(
-            tracker, val, workdir / "val_results.json", watch=watch
+            tracker,
+            val,
+            workdir / "val_results.json",
+            watch=examples.add,
+            stop=lambda: bool(signals.received),
+            together=EXAMPLES,
         )
     except Stopped:
         return None
-
-
-class Stopped(Exception):
-    """A signal came during an evaluation."""
-
-
-def watch_out(
-    signals: Signals, examples: Examples, video: Video, frame: FrameTracks
-) -> None:
-    """See each frame of an evaluation. Raises: Stopped after a signal."""
-    if signals.received:
-        raise Stopped
-    examples.add(video, frame)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ HOUSE = (
     ("presets, configs", "other codes' conventions; one file an experiment"),
     ("published", "other people's weights"),
     ("pretrained", "a trained model on disk: record, load"),
-    ("inference", "videos of a dataset become tracks"),
+    ("dealing, inference", "videos of a dataset become tracks"),
     ("video", "overlays, pages, reports"),
     ("commands", "the subcommands of stan"),
     ("train.py, eval.py", "scripts that read from top to bottom"),

@@ -1,5 +1,7 @@
 import json
 
+import jax
+import numpy as np
 import pytest
 import tiny_model
 
@@ -52,6 +54,32 @@ def test_results_and_numbers_agree_with_the_official_reading(tmp_path, tracker):
     ids = {(v.id, int(i)) for v, f in seen for i in f.ids}
     assert 0 < len(results) <= len(ids)
     assert all(len(r["segmentations"]) == 4 for r in results)
+
+
+def test_two_devices_give_the_results_of_one_byte_for_byte(tmp_path, tracker):
+    dataset = make(tmp_path / "set", 64, 96)
+    seen = {1: [], 2: []}
+    scores = [
+        inference.evaluate(
+            tracker,
+            dataset,
+            tmp_path / f"{n}.json",
+            watch=lambda v, f, n=n: seen[n].append((v.id, f.index)),
+            devices=jax.devices()[:n],
+        )
+        for n in (1, 2)
+    ]
+    assert scores[0] == scores[1]
+    assert (tmp_path / "1.json").read_bytes() == (tmp_path / "2.json").read_bytes()
+    assert sorted(seen[1]) == sorted(seen[2])
+
+
+def test_tracker_on_a_device_computes_there(tracker):
+    device = jax.devices()[1]
+    moved = tracker.on(device)
+    state, _ = moved.step(moved.start(64, 96), np.zeros((64, 96, 3), np.uint8))
+    for x in jax.tree.leaves((moved.parameters, state.memory)):
+        assert x.devices() == {device}
 
 
 def test_dataset_without_annotations_gives_results_and_no_numbers(tmp_path, tracker):

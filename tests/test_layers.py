@@ -28,6 +28,7 @@ FLOORS = (
     "stan_jax.configs",
     "stan_jax.published",
     "stan_jax.pretrained",
+    "stan_jax.dealing",
     "stan_jax.inference",
     "stan_jax.video",
     "stan_jax.commands",

@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -23,22 +24,22 @@ LONG: dict[str, Any] = dict(
     run__eval_every=0,
     run__log_every=10,
     run__save_every=500,
+    run__shard_state=True,
 )
 
 
 class Group:
-    """Processes with one device each, in one workdir; ended at the latest with it.
+    """Processes with one device each, that run one line; ended at the latest with it.
 
     only: more arguments of some of them, by number.
     """
 
-    def __init__(self, data: Path, workdir: Path, number=2, only=None, **changes):
+    def __init__(self, line: list[str], logs: Path, number=2, only=None):
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             place = f"127.0.0.1:{free.getsockname()[1]}"
-        line = runs.command("train.py", data, workdir, run__cpu_devices=1, **changes)
-        line += [f"--coordinator={place}", f"--processes={number}"]
-        self.logs = [workdir.parent / f"{workdir.name}_{i}.log" for i in range(number)]
+        line = [*line, f"--coordinator={place}", f"--processes={number}"]
+        self.logs = [logs.parent / f"{logs.name}_{i}.log" for i in range(number)]
         self.all = []
         for i, log in enumerate(self.logs):
             more = [f"--process={i}", *(only or {}).get(i, [])]
@@ -82,6 +83,11 @@ def data(tmp_path_factory):
     return runs.dataset(tmp_path_factory.mktemp("shapes") / "set")
 
 
+def training(data: Path, workdir: Path, only=None, **changes) -> Group:
+    line = runs.command("train.py", data, workdir, run__cpu_devices=1, **changes)
+    return Group(line, workdir, only=only)
+
+
 def alone(data: Path, workdir: Path, **changes) -> Path:
     """The workdir of one process with two devices."""
     line = runs.command("train.py", data, workdir, **changes)
@@ -103,7 +109,7 @@ def assert_equal_bits(a: Path, b: Path, step: int) -> None:
 def test_two_processes_are_one_with_two_devices(data, tmp_path):
     changes = dict(run__eval_every=2, run__keep_checkpoints=1)
     want = alone(data, tmp_path / "one", **changes)
-    with Group(data, tmp_path / "two", **changes) as group:
+    with training(data, tmp_path / "two", **changes) as group:
         assert group.codes() == [0, 0], group.text(0) + group.text(1)
     assert_equal_bits(want, tmp_path / "two", runs.STEPS)
     assert lines(want) == lines(tmp_path / "two")
@@ -114,11 +120,23 @@ def test_two_processes_are_one_with_two_devices(data, tmp_path):
     assert "2 processes, 1 pairs each" in group.text(0)
     assert "step" not in group.text(1)  # one of them prints
 
+    # Three for two videos: one of them has none.
+    line = [sys.executable, "eval.py", f"--workdir={tmp_path / 'two'}"]
+    files = [tmp_path / "alone.json", tmp_path / "three.json"]
+    code, output = runs.finish([*line, f"--out={files[0]}"], **QUICK)
+    assert code == 0, output
+    with Group([*line, f"--out={files[1]}"], files[1], number=3) as group:
+        assert group.codes() == [0, 0, 0], "".join(map(group.text, range(3)))
+    assert files[0].read_bytes() == files[1].read_bytes()
+    want = output.replace(str(files[0]), str(files[1])).splitlines()
+    assert group.text(0).splitlines()[-14:] == want[-14:]  # from "2 videos" on
+    assert "AP" not in group.text(1) + group.text(2)
+
 
 def test_stopped_then_killed_and_finished_by_one_process(data, tmp_path):
     """SIGINT is passed on as SIGTERM, which the runtime tells the others."""
     workdir, last = tmp_path / "run", LONG["optim__steps"]
-    with Group(data, workdir, **LONG) as group:
+    with training(data, workdir, **LONG) as group:
         group.until("step 10/")
         group.all[1].send_signal(signal.SIGINT)
         assert group.codes(60) == [0, 0], group.text(0) + group.text(1)
@@ -127,7 +145,7 @@ def test_stopped_then_killed_and_finished_by_one_process(data, tmp_path):
     assert len(saved) == 1
     assert 10 <= saved[0] < last
 
-    with Group(data, workdir, **LONG) as group:
+    with training(data, workdir, **LONG) as group:
         group.until(f"step {saved[0] // 10 * 10 + 10}/")
         assert f"resumed at step {saved[0]}" in group.text(0)
         group.all[1].kill()
@@ -143,7 +161,7 @@ def test_stopped_then_killed_and_finished_by_one_process(data, tmp_path):
 def test_bad_file_of_one_ends_all_with_its_reason(data, tmp_path):
     only = {1: ["--config.data.train.annotations=nowhere.json"]}
     began = time.monotonic()
-    with Group(data, tmp_path / "run", only=only) as group:
+    with training(data, tmp_path / "run", only=only) as group:
         assert group.codes(60) == [1, 1]
     assert time.monotonic() - began < 30
     for i in (0, 1):

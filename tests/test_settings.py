@@ -1,6 +1,5 @@
 """What train.py refuses before it trains, and how an evaluation is left early."""
 
-from functools import partial
 from typing import Any
 
 import pytest
@@ -8,7 +7,7 @@ import tiny_model
 from flax import nnx
 
 import train
-from stan_jax import errors, inference
+from stan_jax import errors
 from stan_jax.annotations import youtube_vis
 from stan_jax.configs import shapes_sta
 from stan_jax.errors import InputError
@@ -90,11 +89,12 @@ def test_val_of_other_classes_or_without_objects_is_refused(val):
 def test_signal_ends_an_evaluation_and_leaves_no_results(val, tmp_path):
     tracker = tiny_model.tracker(tiny_model.build(num_classes=6))
     signals = train.Signals()
-    watch = partial(train.watch_out, signals, train.Examples(val, 0.5))
     signals.received = "SIGTERM"
-    with pytest.raises(train.Stopped):
-        inference.evaluate(tracker, val, tmp_path / "r.json", watch=watch)
+    examples = train.Examples(val, 0.5)
+    assert train.validate(tracker, val, tmp_path, signals, examples) is None
     assert not list(tmp_path.iterdir())
+    signals.received = ""
+    assert train.validate(tracker, val, tmp_path, signals, examples)
 
 
 def test_resumed_run_says_which_settings_are_others(tmp_path, capsys):

@@ -10,6 +10,22 @@ from stan_jax import errors
 from stan_jax.training import processes
 
 
+def define_processes() -> None:
+    """Define the flags of `processes.join`."""
+    flags.DEFINE_string("coordinator", "", "HOST:PORT of the first process, or auto.")
+    flags.DEFINE_integer("processes", None, "How many processes there are.")
+    flags.DEFINE_integer("process", None, "Which of them this is, from 0.")
+
+
+def join_processes() -> None:
+    """Join the other processes, where the flags say that there are some.
+
+    Raises: InputError as `processes.join`.
+    """
+    values = flags.FLAGS
+    processes.join(values.coordinator, values.processes, values.process)
+
+
 def run(main: Callable[[list[str]], None]) -> None:
     """Run the function as `app.run`, with one line for a wrong flag or config file."""
     with processes.leave_at_once(), errors.as_messages():

@@ -128,6 +128,7 @@ def get_config(attention: str = "paper") -> ConfigDict:
     c.run = dict(
         dtype="float32",
         average=0.0,  # what a mean of the parameters keeps of itself; 0: no mean
+        shard_state=False,  # parameters and optimizer cut over the devices
         cpu_devices=2,
         log_every=100,
         save_every=1000,

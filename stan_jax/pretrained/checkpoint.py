@@ -20,6 +20,8 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 from orbax.checkpoint import v1
 
@@ -240,7 +242,7 @@ def read(
     }
     table = _load(orbax, folder, step, asked, saved.names)
     orbax.close()
-    return saved.record, table
+    return saved.record, {k: x.addressable_data(0) for k, x in table.items()}
 
 
 def read_record(folder: str | Path, step: int | None = None) -> dict[str, Any]:
@@ -263,7 +265,9 @@ def _load(
 ) -> dict[str, Any]:
     if not wanted:  # a model without statistics; Orbax knows no empty table
         return {}
-    default = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    # Of several processes each reads all: Orbax knows no arrays of one of them alone.
+    devices = jax.devices() if jax.process_count() > 1 else jax.devices()[:1]
+    default = NamedSharding(Mesh(np.array(devices), ("data",)), PartitionSpec())
     abstract = {
         names[k]: jax.ShapeDtypeStruct(
             x.shape, x.dtype, sharding=getattr(x, "sharding", None) or default

@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import jax
@@ -48,6 +49,7 @@ class KeptProgram:
         self._found, self._make, self._folder = found, make, folder
         self._program: Program | None = None
         self._calls: dict[tuple, tuple[export.Exported, Any]] = {}
+        self._one_at_a_time = Lock()  # devices that track side by side share it
         self._at(found.settings.clip_length, found.settings.canvas)
 
     @property
@@ -76,11 +78,12 @@ class KeptProgram:
 
     def _at(self, length: int, canvas_hw: tuple[int, int]) -> tuple:
         key = (length, *canvas_hw)
-        if key not in self._calls:
-            name = _name(self._found, key)
-            exported = _read(self._folder / name) or self._traced(name, key)
-            self._calls[key] = exported, compiling.jit_for_frames(exported.call)
-        return self._calls[key]
+        with self._one_at_a_time:
+            if key not in self._calls:
+                name = _name(self._found, key)
+                exported = _read(self._folder / name) or self._traced(name, key)
+                self._calls[key] = exported, compiling.jit_for_frames(exported.call)
+            return self._calls[key]
 
     def _traced(self, name: str, key: tuple[int, int, int]) -> export.Exported:
         program = self._traceable()

@@ -170,14 +170,25 @@ class Tracker:
     Frames are RGB, uint8 [height width 3], and need not fit the canvas: they are scaled
     to it, and the masks back. Both ways give the same tracks; memory does not grow.
 
-    program: a `Program`, or what has its members. categories: names by label.
+    program: a `Program`, or what has its members. categories: names by label. device:
+    that computes, if it is not where JAX would by itself.
     """
 
     def __init__(
-        self, program: Any, values: Parameters, categories: Sequence[str] = ()
+        self,
+        program: Any,
+        values: Parameters,
+        categories: Sequence[str] = (),
+        *,
+        device: jax.Device | None = None,
     ):
         self.program, self.parameters = program, values
-        self.categories = tuple(categories)
+        self.categories, self._device = tuple(categories), device
+
+    def on(self, device: jax.Device) -> "Tracker":
+        """Return the same tracker on a device, with parameters of its own there."""
+        values = jax.device_put(self.parameters, device)
+        return Tracker(self.program, values, self.categories, device=device)
 
     @property
     def settings(self) -> Settings:
@@ -193,7 +204,10 @@ class Tracker:
         """
         size_hw = _checked_size(height if width is None else (height, width))
         canvas_hw = canvases.canvas_of(*size_hw, self.settings.canvas)
-        return State(self.program.empty(canvas_hw), size_hw)
+        memory = self.program.empty(canvas_hw)
+        if self._device is not None:
+            memory = jax.device_put(memory, self._device)
+        return State(memory, size_hw)
 
     def fitted_hw(self, size_hw: tuple[int, int]) -> tuple[int, int]:
         """Return the height and width at which the model sees frames of this size."""

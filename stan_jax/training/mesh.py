@@ -10,6 +10,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
 from stan_jax.errors import InputError
+from stan_jax.training import layout
 from stan_jax.types import Pair
 
 
@@ -44,25 +45,59 @@ def configure(*, cpu_devices: int, platform: str | None = None) -> None:
 
 def make_mesh(num_devices: int | None = None) -> jax.sharding.Mesh:
     """Return a mesh of one axis, `data`, over the first (default: all) devices."""
-    # Process by process, so that each holds rows of the batch that follow one another:
+    # So that each process holds rows of the batch that follow one another:
     # `jax.make_mesh` lays them out along the wires of a TPU slice.
-    devices = sorted(jax.devices(), key=lambda d: (d.process_index, d.id))
+    devices = _by_process()
     # Automatic axes: with explicit ones, the default, convolutions ask for shardings.
     return Mesh(np.array(devices[:num_devices]), ("data",), axis_types=(AxisType.Auto,))
 
 
+def _by_process() -> list[jax.Device]:
+    return sorted(jax.devices(), key=lambda d: (d.process_index, d.id))
+
+
+def workers() -> list[jax.Device]:
+    """Return the devices that videos are dealt over, process by process.
+
+    Those of a CPU share its cores: one of each process keeps them busy.
+    """
+    devices = _by_process()
+    first = {d.process_index: d for d in reversed(devices)}
+    return [d for d in devices if d.platform != "cpu" or d is first[d.process_index]]
+
+
 def replicate(tree: PyTree, mesh: jax.sharding.Mesh) -> PyTree:
     """Return the tree with a copy on every device; each process has the same tree."""
-    sharding = NamedSharding(mesh, PartitionSpec())
-    devices = list(mesh.local_devices)
+    return _placed(tree, jax.tree.map(lambda _: PartitionSpec(), tree), mesh)
 
+
+def spread(tree: PyTree, mesh: jax.sharding.Mesh) -> PyTree:
+    """Return the tree cut over the devices, see `layout.cuts`; else as `replicate`."""
+    return _placed(tree, layout.cuts(tree, mesh.size), mesh)
+
+
+def whole(tree: PyTree, mesh: jax.sharding.Mesh) -> PyTree:
+    """Return what `spread` has cut with a copy on every device."""
+    if all(x.is_fully_replicated for x in jax.tree.leaves(tree)):
+        return tree
+    every = NamedSharding(mesh, PartitionSpec())
+    return jax.jit(lambda x: x, out_shardings=every)(tree)
+
+
+def _placed(tree: PyTree, how: PyTree, mesh: jax.sharding.Mesh) -> PyTree:
     # Buffers of its own, since the train step takes them over. One by one: put on
     # several devices at once, a device array lends its buffer to the first of them.
-    def copy(x: Any) -> jax.Array:
-        copies = [jax.device_put(x, device, may_alias=False) for device in devices]
-        return jax.make_array_from_single_device_arrays(x.shape, sharding, copies)
+    def place(x: Any, spec: PartitionSpec) -> jax.Array:
+        sharding = NamedSharding(mesh, spec)
+        of_devices = sharding.addressable_devices_indices_map(x.shape)
+        x = np.asarray(x) if any(spec) else x  # on a device each cut would be compiled
+        pieces = [
+            jax.device_put(x[index] if any(spec) else x, device, may_alias=False)
+            for device, index in of_devices.items()
+        ]
+        return jax.make_array_from_single_device_arrays(x.shape, sharding, pieces)
 
-    return jax.tree.map(copy, tree)
+    return jax.tree.map(place, tree, how)
 
 
 def shard(pairs: Pair, mesh: jax.sharding.Mesh) -> Pair:

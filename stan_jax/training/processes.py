@@ -4,6 +4,7 @@ One process alone needs none of it, and everything here then does nothing.
 """
 
 import contextlib
+import itertools
 import json
 import os
 import re
@@ -24,10 +25,11 @@ from stan_jax.errors import InputError
 from stan_jax.signals import Signals
 
 FOUND = "auto"  # coordinator, number and index are what the cluster says
-TEXT = 1000  # bytes that a process can tell the others at once
+TEXT = 2000  # bytes that a process can tell the others at once
 UNKNOWN = "unknown"
 # In the runtime's errors, where others are gone.
 GONE = "(?i)gloo|nccl|peer|heartbeat|unavailable|coordination"
+_MEETINGS = itertools.count()
 WEEK_S = 7 * 24 * 3600  # what the others wait for an evaluation, at most
 
 
@@ -90,9 +92,10 @@ def only_first_prints() -> Generator[None]:
 
 
 @contextlib.contextmanager
-def in_all() -> Generator[None]:
+def in_all(*, long: bool = False) -> Generator[None]:
     """Let an InputError of one process be one of all, which names it.
 
+    long: it may take one process minutes more than another.
     Raises: InputError.
     """
     told = ""
@@ -104,7 +107,9 @@ def in_all() -> Generator[None]:
         told = str(error)
     if alone():
         return
-    for index, text in enumerate(_told(told)):
+    if long:
+        _meet()
+    for index, text in enumerate(of_all(told)):
         if text:
             raise InputError(f"process {index}", "", text)
 
@@ -141,25 +146,29 @@ def _line(error: BaseException) -> str:
     return UNKNOWN
 
 
-def of_first(value: Any, what: str) -> Any:
-    """Return what the first process gives, however long that takes it.
+def of_all(value: Any) -> list[Any]:
+    """Return what each process gives, in their order.
 
-    value: of the first, as json takes it, in at most 1000 bytes. what: it is doing.
+    value: as json takes it, in at most 2000 bytes; a long text is cut.
     """
     if alone():
-        return value
-    # Not in a collective: a device would wait in it, and on a CPU give up.
-    multihost.get_barrier_sync_fn()(key=what, timeout_ms=WEEK_S * 1000)
-    return json.loads(_told(json.dumps(value))[0])
-
-
-def _told(text: str) -> list[str]:
-    """The text of each process, in their order."""
+        return [value]
+    if isinstance(value, str):
+        value = value.encode()[: TEXT // 2].decode(errors="ignore")
     mine = np.zeros(TEXT, np.uint8)
-    data = text.encode()[:TEXT]
+    data = json.dumps(value, ensure_ascii=False).encode()
     mine[: len(data)] = np.frombuffer(data, np.uint8)
     rows = multihost_utils.process_allgather(mine)
-    return [bytes(row).rstrip(b"\0").decode(errors="ignore") for row in rows]
+    return [json.loads(bytes(row).rstrip(b"\0")) for row in rows]
+
+
+def _meet() -> None:
+    """Wait for all processes, however long that takes them.
+
+    A device that waits in a collective computes meanwhile, and on a CPU gives up.
+    """
+    name = f"meeting {next(_MEETINGS)}"  # each has its own, the same for all
+    multihost.get_barrier_sync_fn()(key=name, timeout_ms=WEEK_S * 1000)
 
 
 class AgreedSignals(Signals):

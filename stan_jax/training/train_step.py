@@ -16,7 +16,7 @@ from stan_jax.errors import InputError
 from stan_jax.model import parameters
 from stan_jax.model.parameters import Parameters
 from stan_jax.model.stan import Thresholds
-from stan_jax.training import losses
+from stan_jax.training import layout, losses
 from stan_jax.training.losses import LossKinds, Sampling
 from stan_jax.types import Pair
 
@@ -64,6 +64,7 @@ def make_train_step(
     dtype: str,
     average: float = 0.0,
     accumulate: int = 1,
+    shard_state: bool = False,
 ) -> Update:
     """Return the jitted update; it takes over the buffers of the state it is given.
 
@@ -82,7 +83,15 @@ def make_train_step(
         the first ones; 0: none is kept.
       accumulate: parts that the pairs of a device are gone through in, one after the
         other, see `AccumulatedUpdate`; the update stays that of the whole batch.
+      shard_state: the state is cut over the devices, see `layout.cuts`. Each has whole
+        parameters while it computes its gradient, and no longer.
     """
+    every, cut = PartitionSpec(), PartitionSpec("data")
+    on = partial(NamedSharding, mesh)
+
+    def lies(tree: PyTree) -> PyTree:
+        """How a part of the state lies on the devices."""
+        return layout.cuts(tree, mesh.size if shard_state else 1)
 
     def terms(params: PyTree, pairs: Pair, keys: Key[Array, " b"]):
         model = parameters.merge(structure, Parameters(params, statistics), dtype)
@@ -113,11 +122,14 @@ def make_train_step(
         (loss, metrics), grads = jax.value_and_grad(loss_fn, has_aux=True)(params)
         return metrics | {"loss": loss}, grads
 
-    def total(tree: PyTree) -> PyTree:
+    def total(metrics: Metrics, grads: PyTree, how: PyTree):
+        """Sums over all devices, of gradients only the pieces that lie on this one."""
+        if shard_state:
+            return jax.lax.psum(metrics, "data"), layout.scatter_sum(grads, how)
         if mesh.size == 1 or mesh.devices.flat[0].platform != "cpu":
-            return jax.lax.psum(tree, "data")
+            return jax.lax.psum((metrics, grads), "data")
         # As one vector: devices of a CPU meet once instead of once for each array.
-        flat, restore = ravel_pytree(tree)
+        flat, restore = ravel_pytree((metrics, grads))
         return restore(jax.lax.psum(flat, "data"))
 
     def draws(step: Int[Array, ""], pairs: Pair) -> Key[Array, " b"]:
@@ -133,11 +145,13 @@ def make_train_step(
             # The start is forgotten; as tf.train.ExponentialMovingAverage.
             kept = jnp.minimum(average, (1.0 + state.step) / (10.0 + state.step))
             mean = optax.incremental_update(params, state.average, 1 - kept)
-        return TrainState(state.step + 1, params, opt, mean), metrics
+        new = TrainState(state.step + 1, params, opt, mean)
+        if shard_state:
+            new = jax.lax.with_sharding_constraint(new, jax.tree.map(on, lies(new)))
+        return new, metrics
 
     # Left to itself, the compiler gathers the features of all devices on each of them
     # to pool RoIs from: half as fast on two.
-    every, cut = PartitionSpec(), PartitionSpec("data")
     on_each = partial(
         jax.shard_map,
         mesh=mesh,
@@ -145,11 +159,12 @@ def make_train_step(
     )
 
     def train_step(state: TrainState, pairs: Pair):
-        gradients = on_each(
-            lambda *args: total(shares(*args, None)),
-            in_specs=(every, cut, cut),
-            out_specs=every,
-        )
+        how = lies(state.params)
+
+        def gradients(params, pairs, keys):
+            return total(*shares(layout.gather(params, how), pairs, keys, None), how)
+
+        gradients = on_each(gradients, in_specs=(how, cut, cut), out_specs=(every, how))
         keys = draws(state.step, pairs)
         return updated(state, *gradients(state.params, pairs, keys))
 
@@ -176,33 +191,40 @@ def make_train_step(
         return jnp.int32(0), dict.fromkeys(names, jnp.float32(0)), each
 
     def count(params: PyTree, step: Int[Array, ""], pairs: Pair, number, gathered):
+        how = lies(params)
+
         def add(params, pairs, keys, number, gathered):
+            params = layout.gather(params, how)
             more = counts(terms(params, *part_of((pairs, keys), number)))
             return jax.tree.map(jnp.add, gathered, more)
 
-        add = on_each(add, in_specs=(every, cut, cut, every, every), out_specs=every)
+        add = on_each(add, in_specs=(how, cut, cut, every, every), out_specs=every)
         gathered = add(params, pairs, draws(step, pairs), number, gathered)
         return (number + 1) % accumulate, gathered
 
     def learn(params: PyTree, step: Int[Array, ""], pairs: Pair, number, over, sums):
+        how = lies(params)
+
         def add(params, pairs, keys, number, over, sums):
+            params = layout.gather(params, how)
             more = shares(params, *part_of((pairs, keys), number), over)
             return jax.tree.map(lambda x, y: x + y[None], sums, more)
 
-        specs = every, cut, cut, every, every, cut
+        specs = how, cut, cut, every, every, cut
         add = on_each(add, in_specs=specs, out_specs=cut)
         sums = add(params, pairs, draws(step, pairs), number, over, sums)
         return (number + 1) % accumulate, sums
 
     def finish(state: TrainState, sums: PyTree):
+        how = lies(state.params)
         join = on_each(
-            lambda sums: total(jax.tree.map(lambda x: x[0], sums)),
+            lambda sums: total(*jax.tree.map(lambda x: x[0], sums), how),
             in_specs=(cut,),
-            out_specs=every,
+            out_specs=(every, how),
         )
         return updated(state, *join(sums))
 
-    alike, apart = (NamedSharding(mesh, spec) for spec in (every, cut))
+    alike, apart = on(every), on(cut)
     return AccumulatedUpdate(
         accumulate,
         jax.jit(begin, out_shardings=(alike, alike, apart)),

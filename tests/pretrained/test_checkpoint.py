@@ -118,6 +118,19 @@ def test_restore_obeys_the_shardings_asked_for(run, axes):
 
 
 @pytest.mark.skipif(len(jax.devices()) < 2, reason="needs two devices")
+def test_state_saved_in_pieces_comes_back_whole(run):
+    want = {"params": {"w": np.random.default_rng(0).normal(size=(4, 3))}}
+    want = jax.tree.map(np.float32, want)
+    run().save(1, jax.device_put(want, _sharding("data")), {})
+    _, table = checkpoint.read(run().folder)
+    _assert_same(table, {"params/w": want["params"]["w"]})
+    like = jax.ShapeDtypeStruct((4, 3), np.float32, sharding=_sharding())
+    got, _, _ = run().restore({"params": {"w": like}})
+    assert got["params"]["w"].is_fully_replicated
+    _assert_same(got, want)
+
+
+@pytest.mark.skipif(len(jax.devices()) < 2, reason="needs two devices")
 def test_restored_replicas_may_be_donated(run):
     # Replicas that shared one buffer would be halved twice by the second step.
     want = jax.random.normal(jax.random.key(0), (64, 64))

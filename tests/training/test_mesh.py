@@ -61,6 +61,18 @@ def test_replicate_gives_copies_that_may_be_donated(devices):
     np.testing.assert_array_equal(host, np.arange(1000.0))
 
 
+def test_spread_cuts_large_arrays_and_whole_puts_them_together(two):
+    tree = {"kernel": np.arange(4096.0).reshape(64, 64), "step": jnp.int32(3)}
+    cut = meshes.spread(tree, two)
+    pieces = [s.data for s in cut["kernel"].addressable_shards]
+    for piece, part in zip(pieces, (slice(32), slice(32, None)), strict=True):
+        np.testing.assert_array_equal(piece, tree["kernel"][part])
+    for found in (cut["step"], *meshes.whole(cut, two).values()):
+        assert found.is_fully_replicated
+    np.testing.assert_array_equal(meshes.whole(cut, two)["kernel"], tree["kernel"])
+    assert meshes.whole(copies := meshes.replicate(tree, two), two) is copies
+
+
 def test_make_mesh_is_in_the_order_of_processes_however_they_are_wired(monkeypatch):
     real = jax.devices()
     monkeypatch.setattr(jax, "devices", lambda: real[::-1])

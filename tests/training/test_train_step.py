@@ -38,6 +38,7 @@ class Run:
         dtype: str = "float32",
         average: float = 0.0,
         accumulate: int = 1,
+        shard_state: bool = False,
     ):
         # The second of four stages learns, the stem and the first do not.
         arguments = tiny_pairs.SETTINGS["backbone_args"] | {"frozen_stages": 1}
@@ -59,10 +60,12 @@ class Run:
             dtype=dtype,
             average=average,
             accumulate=accumulate,
+            shard_state=shard_state,
         )
+        self.place = meshes.spread if shard_state else meshes.replicate
 
     def start(self) -> train_step.TrainState:
-        return meshes.replicate(self.first, self.mesh)
+        return self.place(self.first, self.mesh)
 
     def __call__(self, state, pairs: Pair):
         with pytest.MonkeyPatch.context() as patch:
@@ -257,7 +260,9 @@ def _four(number):
 
 @pytest.mark.parametrize(("devices", "accumulate"), [(2, 2), (1, 4)])
 def test_update_in_parts_is_that_of_the_whole_batch(devices, accumulate):
-    whole, parts = Run(devices, average=0.5), Run(devices, "float32", 0.5, accumulate)
+    """Of two devices also where each has a piece of the state."""
+    whole = Run(devices, average=0.5)
+    parts = Run(devices, "float32", 0.5, accumulate, shard_state=devices == 2)
     want, got = whole.start(), parts.start()
     for number in range(2):
         want, of_whole = whole(want, _four(number))
@@ -305,6 +310,26 @@ def test_eight_parts_take_less_than_a_third_of_the_memory():
         for memory in (x.memory_analysis() for x in (whole, parts.count, parts.learn))
     ]
     assert max(peaks[1:]) < peaks[0] / 3
+
+
+def test_sharded_state_gives_the_parameters_of_the_whole_one(after):
+    run = Run(shard_state=True)
+    how = jax.tree.map(lambda x: x.sharding, run.start())
+    state, found = _walk(run, 3)
+    assert jax.tree.map(lambda x: x.sharding, state) == how
+    for of_cut, of_whole in zip(found, after[1], strict=True):
+        for name, value in of_whole.items():
+            np.testing.assert_allclose(of_cut[name], value, rtol=1e-5, err_msg=name)
+    for x, y in zip(*map(jax.tree.leaves, (state, after[0])), strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-5)
+
+
+def test_sharded_state_takes_its_share_of_a_device(run):
+    def bytes_on_first(state):
+        return sum(x.addressable_data(0).nbytes for x in jax.tree.leaves(state))
+
+    cut = meshes.spread(run.first, run.mesh)
+    assert bytes_on_first(cut) < 0.6 * bytes_on_first(run.start())
 
 
 # ---- the pieces
