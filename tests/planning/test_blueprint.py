@@ -1,0 +1,28 @@
+import small
+
+from stan_jax.annotations import youtube_vis
+from stan_jax.loading import batches
+from stan_jax.planning import blueprint
+
+
+def test_batch_has_the_shapes_and_types_of_what_the_loader_gives(make_folder):
+    folder = make_folder()
+    dataset = youtube_vis.load(folder.path, folder.frames)
+    data = small.config(data__batch=2, data__frames=3)["data"]
+    loader = batches.pairs(
+        [(dataset, 1.0)],
+        batch=2,
+        canvas=data["canvas"],
+        gap="any",
+        flip=0.5,
+        seed=0,
+        max_objects=data["max_objects"],
+        num_threads=0,
+        frames=3,
+    )
+    real = next(loader)
+    loader.close()
+    shapes = blueprint.pairs(data)
+    for name in real._fields:
+        x, shape = getattr(real, name), getattr(shapes, name)
+        assert (x.shape, x.dtype) == (shape.shape, shape.dtype), name
