@@ -4,11 +4,11 @@ import importlib.util
 import os
 from typing import Any, NamedTuple
 
-import numpy as np
 from jax.experimental import topologies
-from jax.sharding import AxisType, Mesh
+from jax.sharding import Mesh
 
 from stan_jax.errors import InputError
+from stan_jax.training import mesh as meshes
 
 GIB = 2**30
 
@@ -96,12 +96,6 @@ def find(platform: str, topology: str) -> Machine:
     return _tpu(kind, shape) if platform == "tpu" else _gpu(kind, shape)
 
 
-def mesh_over(devices: list[Any]) -> Mesh:
-    """Return a mesh of one axis, `data`, as `training.mesh` makes it of those here."""
-    devices = sorted(devices, key=lambda d: (d.process_index, d.id))
-    return Mesh(np.array(devices), ("data",), axis_types=(AxisType.Auto,))
-
-
 def _tpu(kind: str, shape: str) -> Machine:
     # It would ask the cloud where it is, and lock the chips of this machine.
     os.environ["TPU_SKIP_MDS_QUERY"] = "1"
@@ -114,7 +108,7 @@ def _tpu(kind: str, shape: str) -> Machine:
     name = f"{kind}:{shape}"
     found = topologies.get_topology_desc(name, platform="tpu", **given)
     memory = int(TPUS[kind].memory_gib * GIB)
-    return Machine(mesh_over(found.devices), memory, {})
+    return Machine(meshes.make_mesh(devices=found.devices), memory, {})
 
 
 def _gpu(kind: str, shape: str) -> Machine:
@@ -127,10 +121,11 @@ def _gpu(kind: str, shape: str) -> Machine:
         f'platform_name: "CUDA" device_description_str: "{name}" '
         "dnn_version_info { major: 9 minor: 12 } runtime_version { major: 13 }"
     )
+    # Each host is a partition, since NVLink ends there.
     found = topologies.get_topology_desc(
-        platform="cuda", target_config=target, topology=f"1x{(*hosts, 1)[0]}x{gpus}"
+        platform="cuda", target_config=target, topology=f"{(*hosts, 1)[0]}x1x{gpus}"
     )
     # What is found by trying it out cannot be, without a GPU.
     options = {"xla_gpu_autotune_level": 0, "xla_gpu_enable_triton_gemm": False}
     memory = int(GPU_SHARE * facts["device_memory_size"])
-    return Machine(mesh_over(found.devices), memory, options)
+    return Machine(meshes.make_mesh(devices=found.devices), memory, options)

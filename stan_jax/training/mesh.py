@@ -1,6 +1,7 @@
 """On which devices a run computes, and what lies where on them."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,13 +43,19 @@ def configure(*, cpu_devices: int, platform: str | None = None) -> None:
         raise InputError(name, "", f"{rule}: {cure}") from None
 
 
-def make_mesh(num_devices: int | None = None) -> jax.sharding.Mesh:
-    """Return a mesh of one axis, `data`, over the first (default: all) devices."""
+def make_mesh(
+    num_devices: int | None = None, devices: Sequence[Any] | None = None
+) -> jax.sharding.Mesh:
+    """Return a mesh of one axis, `data`, over the first (default: all) devices.
+
+    devices: those there are; default: what JAX finds here.
+    """
     # Process by process, so that each holds rows of the batch that follow one another:
     # `jax.make_mesh` lays them out along the wires of a TPU slice.
-    devices = sorted(jax.devices(), key=lambda d: (d.process_index, d.id))
+    there = jax.devices() if devices is None else devices
+    ordered = sorted(there, key=lambda d: (d.process_index, d.id))
     # Automatic axes: with explicit ones, the default, convolutions ask for shardings.
-    return Mesh(np.array(devices[:num_devices]), ("data",), axis_types=(AxisType.Auto,))
+    return Mesh(np.array(ordered[:num_devices]), ("data",), axis_types=(AxisType.Auto,))
 
 
 def replicate(tree: PyTree, mesh: jax.sharding.Mesh) -> PyTree:

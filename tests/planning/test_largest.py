@@ -45,3 +45,14 @@ def test_search_halves_while_it_is_not_told_how_far_it_is_off():
 def test_search_says_where_nothing_fits():
     assert _search(lambda b: 2000.0 + b) == (0, 1)
     assert _search(lambda b: 2000.0 + b, start=16) == (0, 0)
+
+
+def test_search_asks_for_nothing_larger_than_what_does_not_fit():
+    asked = []
+
+    def peak(batch):
+        asked.append(batch)
+        return 100.0 + 3 * batch
+
+    largest(peak, (512, peak(512)), 16, 1000.0)
+    assert max(asked[1:]) < 512
