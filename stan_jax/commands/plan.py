@@ -1,6 +1,6 @@
 """What a config takes of machines that are not here: compiled for them, not run.
 
-    stan plan --config configs/shapes_sta.py --platform tpu --topology v5e:4x4
+    stan plan --config configs/shapes_sta.py --platform tpu --topology v5e:2x2
     stan plan --config configs/ytvis19_r50_sta.py:scratch --platform cuda \
         --topology h100:8 --set run.dtype=bfloat16 --largest
 

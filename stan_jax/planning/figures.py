@@ -96,10 +96,8 @@ def _flops(equation: Any) -> int:
 def _inside(params: dict[str, Any]) -> Iterator[Any]:
     for value in params.values():
         for part in value if isinstance(value, tuple | list) else (value,):
-            if isinstance(part, core.ClosedJaxpr):
-                yield part.jaxpr
-            elif isinstance(part, core.Jaxpr):
-                yield part
+            if isinstance(part, core.ClosedJaxpr | core.Jaxpr):
+                yield getattr(part, "jaxpr", part)
 
 
 def collectives(program: str) -> dict[str, Collective]:

@@ -117,7 +117,8 @@ def refused(monkeypatch):
     """What becomes of an error of the compiler."""
 
     def plan(text):
-        def refuse(*_):
+        def refuse(*its):
+            assert its == (*given, QUICKLY)
             raise jax.errors.JaxRuntimeError(text)
 
         given: Any = (jnp.add, 1.0, 1.0)
