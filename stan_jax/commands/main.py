@@ -20,6 +20,7 @@ COMMANDS = {
     "merge": ("merge", "several annotation files become one, numbered anew"),
     "submit": ("submit", "a results file checked and zipped for the server"),
     "convert": ("convert", "other formats become the official json, and back"),
+    "plan": ("plan", "what a config takes of machines that are not here"),
     "import": ("import_weights", "published weights become a start for training"),
     "export-weights": ("export_weights", "weights of ours under the names of others"),
 }

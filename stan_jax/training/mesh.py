@@ -1,6 +1,7 @@
 """On which devices a run computes, and what lies where on them."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,17 +44,22 @@ def configure(*, cpu_devices: int, platform: str | None = None) -> None:
         raise InputError(name, "", f"{rule}: {cure}") from None
 
 
-def make_mesh(num_devices: int | None = None) -> jax.sharding.Mesh:
-    """Return a mesh of one axis, `data`, over the first (default: all) devices."""
+def make_mesh(
+    num_devices: int | None = None, devices: Sequence[Any] | None = None
+) -> jax.sharding.Mesh:
+    """Return a mesh of one axis, `data`, over the first (default: all) devices.
+
+    devices: those there are; default: what JAX finds here.
+    """
     # So that each process holds rows of the batch that follow one another:
     # `jax.make_mesh` lays them out along the wires of a TPU slice.
-    devices = _by_process()
+    ordered = _by_process(jax.devices() if devices is None else devices)
     # Automatic axes: with explicit ones, the default, convolutions ask for shardings.
-    return Mesh(np.array(devices[:num_devices]), ("data",), axis_types=(AxisType.Auto,))
+    return Mesh(np.array(ordered[:num_devices]), ("data",), axis_types=(AxisType.Auto,))
 
 
-def _by_process() -> list[jax.Device]:
-    return sorted(jax.devices(), key=lambda d: (d.process_index, d.id))
+def _by_process(devices: Sequence[Any]) -> list[Any]:
+    return sorted(devices, key=lambda d: (d.process_index, d.id))
 
 
 def workers() -> list[jax.Device]:
@@ -61,7 +67,7 @@ def workers() -> list[jax.Device]:
 
     Those of a CPU share its cores: one of each process keeps them busy.
     """
-    devices = _by_process()
+    devices = _by_process(jax.devices())
     first = {d.process_index: d for d in reversed(devices)}
     return [d for d in devices if d.platform != "cpu" or d is first[d.process_index]]
 

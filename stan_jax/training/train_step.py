@@ -22,6 +22,7 @@ from stan_jax.types import Pair
 
 Counts = dict[str, Float[Array, ""]]  # of what each loss is a mean over
 Metrics = dict[str, Float[Array, ""]]
+Options = dict[str, Any] | None
 
 
 class TrainState(NamedTuple):
@@ -258,27 +259,41 @@ class AccumulatedUpdate(NamedTuple):
             number, sums = self.learn(*given, number, counts, sums)
         return self.finish(state, sums)
 
-    def compiled(self, state: TrainState, pairs: Pair) -> "AccumulatedUpdate":
-        """Return it compiled for these."""
+    def compiled(
+        self, state: TrainState, pairs: Pair, options: Options = None
+    ) -> "AccumulatedUpdate":
+        """Return it compiled for these; arguments as of `compiled`."""
         given = state.params, state.step, pairs
-        begin = self.begin.lower(*given).compile()
-        number, counts, sums = begin(*given)
+        lowered = self.begin.lower(*given)
+        begin = lowered.compile(options)
+        number, counts, sums = jax.tree.map(
+            lambda x, at: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=at),
+            lowered.out_info,
+            begin.output_shardings,
+        )
         return self._replace(
             begin=begin,
-            count=self.count.lower(*given, number, counts).compile(),
-            learn=self.learn.lower(*given, number, counts, sums).compile(),
-            finish=self.finish.lower(state, sums).compile(),
+            count=self.count.lower(*given, number, counts).compile(options),
+            learn=self.learn.lower(*given, number, counts, sums).compile(options),
+            finish=self.finish.lower(state, sums).compile(options),
         )
 
 
-def compiled(update: Any, state: TrainState, pairs: Pair) -> Any:
+def compiled(
+    update: Any, state: TrainState, pairs: Pair, options: Options = None
+) -> Any:
     """Return an update that is compiled for these, and takes nothing else.
 
     Apart from the first step, whose arrays would come on top of what compiling took.
+
+    Args:
+      update: as `make_train_step` gives it.
+      state, pairs: arrays, or their shapes with the places where they are to lie.
+      options: of the compiler.
     """
     if isinstance(update, AccumulatedUpdate):
-        update = update.compiled(state, pairs)
+        update = update.compiled(state, pairs, options)
     else:
-        update = update.lower(state, pairs).compile()
+        update = update.lower(state, pairs).compile(options)
     compiling.give_back()
     return update

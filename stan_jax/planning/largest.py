@@ -1,0 +1,59 @@
+"""Which batch is the largest that fits, found by compiling few."""
+
+import math
+from collections.abc import Callable
+
+_COMPILES = 5  # at most, beside those of the start
+
+
+def largest(
+    peak: Callable[[int], float], start: tuple[int, float], step: int, limit: float
+) -> tuple[int, dict[int, float]]:
+    """Return the largest batch whose peak is below the limit, and all peaks found.
+
+    Memory grows almost linearly with the batch: the line through two batches says
+    where it meets the limit, and the batch there is tried. One that fits ends the
+    search; one that does not moves the line. 0: none was found to fit.
+
+    Args:
+      peak: bytes that a batch takes; inf where it is unknown how far it is off.
+      start: a batch and its peak.
+      step: what a batch must divide by.
+      limit: bytes that there are.
+    """
+    peaks = dict([start])
+    second = 2 * start[0] if start[1] <= limit else step
+    if second not in peaks:
+        peaks[second] = peak(second)
+    for _ in range(_COMPILES):
+        line = sum(map(math.isfinite, peaks.values())) > 1
+        guess = (_on_line if line else _halfway)(peaks, step, limit)
+        if guess in peaks or guess < step:
+            break
+        peaks[guess] = peak(guess)
+        if line and peaks[guess] <= limit:
+            break
+    return _bounds(peaks, limit)[0], peaks
+
+
+def _on_line(peaks: dict[int, float], step: int, limit: float) -> int:
+    """Where the line through the two batches nearest to the limit meets it."""
+    fit, unfit = _bounds(peaks, limit)
+    known = [b for b, bytes in peaks.items() if math.isfinite(bytes)]
+    low, high = sorted(sorted(known, key=lambda b: abs(peaks[b] - limit))[:2])
+    slope = (peaks[high] - peaks[low]) / (high - low)
+    if slope <= 0:
+        return fit
+    guess = int(low + (limit - peaks[low]) / slope) // step * step
+    return max(fit, guess if unfit is None else min(guess, unfit - step))
+
+
+def _halfway(peaks: dict[int, float], step: int, limit: float) -> int:
+    fit, unfit = _bounds(peaks, limit)
+    return (fit + (unfit or fit)) // 2 // step * step
+
+
+def _bounds(peaks: dict[int, float], limit: float) -> tuple[int, int | None]:
+    """The largest batch that is known to fit, and the smallest known not to."""
+    fit = max((b for b, bytes in peaks.items() if bytes <= limit), default=0)
+    return fit, min((b for b, bytes in peaks.items() if bytes > limit), default=None)
