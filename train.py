@@ -24,7 +24,7 @@ from flax import nnx
 from ml_collections import ConfigDict, config_flags
 
 from stan_jax import inference
-from stan_jax.annotations import classes, stills, youtube_vis
+from stan_jax.annotations import classes, coco_images, youtube_vis
 from stan_jax.annotations.youtube_vis import Dataset, Video
 from stan_jax.commands import script
 from stan_jax.errors import InputError
@@ -232,30 +232,9 @@ def train(config: ConfigDict, workdir: Path) -> None:
 def load_sets(
     config: ConfigDict,
 ) -> tuple[list[tuple[Dataset, float]], Dataset | None]:
-    """Return the training sets with their weights, and the one to score on, if any.
-
-    The classes are those of the first set; the others are brought to them by name.
-    """
-    train = config.data.train
+    """Return the training sets with their weights, and the one to score on, if any."""
     upright = config.data.get("upright", True)  # configs of before do not have it
-    class_map = config.data.get("class_map", {})  # likewise
-    datasets: list[tuple[Dataset, float]] = []
-    for annotations, frames, weight in (
-        (train.annotations, train.frames, 1.0),
-        *config.data.extra,
-    ):
-        dataset, line = sources.load(annotations, frames, upright=upright), ""
-        if datasets:
-            ours = datasets[0][0].categories
-            dataset, line = classes.matched(dataset, ours, dict(class_map))
-        dataset, crowded = stills.without_crowded(dataset, config.data.max_objects)
-        if line:
-            print(line)
-        if crowded:
-            rule = f"still images show more than {config.data.max_objects} objects"
-            print(f"{dataset.path}: {crowded:,} {rule}: left out")
-        youtube_vis.check_frames(dataset)
-        datasets.append((dataset, weight))
+    datasets = training_sets(config, upright)
     if not config.run.eval_every:
         return datasets, None
     files = config.data.val.annotations, config.data.val.frames
@@ -263,6 +242,30 @@ def load_sets(
     youtube_vis.check_frames(val)
     require_scorable(val, [c.name for c in datasets[0][0].categories])
     return datasets, val
+
+
+def training_sets(config: ConfigDict, upright: bool) -> list[tuple[Dataset, float]]:
+    """Return the training sets with their weights, and print what is left out of them.
+
+    The classes are those of the first set; the others are brought to them by name.
+    """
+    data, datasets = config.data, []
+    class_map = data.get("class_map", {})  # configs of before do not have it
+    first = (data.train.annotations, data.train.frames, 1.0)
+    for annotations, frames, weight in (first, *data.extra):
+        dataset, line = sources.load(annotations, frames, upright=upright), ""
+        if datasets:
+            ours = datasets[0][0].categories
+            dataset, line = classes.matched(dataset, ours, dict(class_map))
+        dataset, crowded = coco_images.without_crowded(dataset, data.max_objects)
+        if line:
+            print(line)
+        if crowded:
+            rule = f"still images show more than {data.max_objects} objects: left out"
+            print(f"{dataset.path}: {crowded:,} {rule}")
+        youtube_vis.check_frames(dataset)
+        datasets.append((dataset, weight))
+    return datasets
 
 
 def warnings(
@@ -384,6 +387,10 @@ def check_settings(config: ConfigDict) -> None:
     if looks_at >= pair_frames(config):
         rule = f"must be more than model.sta.frames = {looks_at}"
         raise InputError("data.frames", "", f"{rule}, is {pair_frames(config)}")
+    for theirs, ours in config.data.get("class_map", {}).items():
+        if not isinstance(ours, str):
+            rule = f"must name a class, or '' for none, for '{theirs}', names {ours}"
+            raise InputError("data.class_map", "", rule)
 
 
 def note_config(path: Path, config: ConfigDict) -> None:

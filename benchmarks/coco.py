@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from stan_jax.annotations import classes, stills
+from stan_jax.annotations import classes, coco_images
 from stan_jax.annotations.youtube_vis import Category, Dataset
 from stan_jax.loading import batches, plan
 
@@ -43,12 +43,12 @@ def main() -> None:
 
 def measure(path: Path) -> None:
     print(f"{path.stat().st_size / 1e6:.0f} MB")
-    dataset: Dataset = timed("loaded", lambda: stills.load(path, path.parent))
+    dataset: Dataset = timed("loaded", lambda: coco_images.load(path, path.parent))
     mapped, line = timed(
         "matched", lambda: classes.matched(dataset, OURS, {"car": "sedan"})
     )
     print(line)
-    few, _ = timed("crowded left out", lambda: stills.without_crowded(mapped, 16))
+    few, _ = timed("crowded left out", lambda: coco_images.without_crowded(mapped, 16))
     timed("order of pairs", lambda: plan.groups([(few, 1.0)]))
     sizes = (384, 640), ((360, 640),)
     timed("vanishing masks", lambda: batches.vanishing(few, *sizes))

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from stan_jax.annotations import stills, youtube_vis
+from stan_jax.annotations import coco_images, youtube_vis
 from stan_jax.annotations.youtube_vis import Dataset
 from stan_jax.errors import InputError
 
@@ -21,7 +21,7 @@ def load(
     """
     is_folder = str(annotations) != "" and Path(annotations).is_dir()
     if not is_folder:
-        read = stills.load if stills.are_in(annotations) else youtube_vis.load
+        read = coco_images.load if coco_images.are_in(annotations) else youtube_vis.load
         return read(annotations, frames, upright=upright)
     if not (Path(annotations) / "youtube_vis_frames").is_dir():
         rule = "is a folder: name the json in it, or a folder prepared as TFDS"

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from stan_jax.annotations import stills, youtube_vis
+from stan_jax.annotations import coco_images, youtube_vis
 from stan_jax.errors import InputError
 from stan_jax.loading import sources
 from stan_jax.masks import codec
@@ -65,13 +65,13 @@ def test_order_of_the_lists_and_packing_do_not_matter(tmp_path):
     root = coco()
     turned = {key: root[key] for key in ("categories", "images", "annotations")}
     last = {key: root[key] for key in ("annotations", "categories", "images")}
-    want = stills.load(written(tmp_path / "c.json", root), tmp_path)
+    want = coco_images.load(written(tmp_path / "c.json", root), tmp_path)
     with gzip.open(tmp_path / "c.json.gz", "wt") as file:
         json.dump(root, file)
     paths = [tmp_path / "c.json.gz", written(tmp_path / "t.json", turned)]
     for path in (*paths, written(tmp_path / "l.json", last)):
-        assert stills.are_in(path)
-        got = stills.load(path, tmp_path)
+        assert coco_images.are_in(path)
+        got = coco_images.load(path, tmp_path)
         assert got.categories == want.categories
         for a, b in zip(got.videos, want.videos, strict=True):
             assert a._replace(tracks=()) == b._replace(tracks=())
@@ -82,11 +82,11 @@ def test_order_of_the_lists_and_packing_do_not_matter(tmp_path):
 
 def test_other_files_are_no_stills(make_folder, tmp_path):
     folder = make_folder()
-    assert not stills.are_in(folder.path)
+    assert not coco_images.are_in(folder.path)
     for text in ("", "[]", '{"images', '{"annotations": []}', "nonsense"):
         (tmp_path / "x.json").write_text(text)
-        assert not stills.are_in(tmp_path / "x.json")
-    assert not stills.are_in(tmp_path / "absent.json")
+        assert not coco_images.are_in(tmp_path / "x.json")
+    assert not coco_images.are_in(tmp_path / "absent.json")
     cocovid = {"videos": [{"id": 1}], **coco()}
     with pytest.raises(InputError, match="`stan convert` it first"):
         sources.load(written(tmp_path / "v.json", cocovid), tmp_path)
@@ -113,7 +113,7 @@ def test_broken_records_are_named(tmp_path, key, i, change, rule):
     root[key][i] |= change
     path = written(tmp_path / "c.json", root)
     with pytest.raises(InputError, match=rule) as caught:
-        stills.load(path, tmp_path)
+        coco_images.load(path, tmp_path)
     assert caught.value.file == str(path)
 
 
@@ -122,15 +122,15 @@ def test_broken_records_are_named(tmp_path, key, i, change, rule):
 def test_list_that_is_none_or_empty_is_named(tmp_path, key, value):
     path = written(tmp_path / "c.json", coco() | {key: value})
     with pytest.raises(InputError, match=f"{key}.* must (be|list)"):
-        stills.load(path, tmp_path)
+        coco_images.load(path, tmp_path)
 
 
 def test_crowded_stills_are_left_out_and_counted(tmp_path, make_folder):
-    dataset = stills.load(written(tmp_path / "c.json", coco()), tmp_path)
-    kept, number = stills.without_crowded(dataset, 1)
+    dataset = coco_images.load(written(tmp_path / "c.json", coco()), tmp_path)
+    kept, number = coco_images.without_crowded(dataset, 1)
     assert [video.id for video in kept.videos] == [5]  # its crowd does not count
     assert number == 1
-    assert stills.without_crowded(dataset, 2) == (dataset, 0)
+    assert coco_images.without_crowded(dataset, 2) == (dataset, 0)
     folder = make_folder()
     videos = youtube_vis.load(folder.path, folder.frames)
-    assert stills.without_crowded(videos, 0) == (videos, 0)
+    assert coco_images.without_crowded(videos, 0) == (videos, 0)
