@@ -24,7 +24,7 @@ from flax import nnx
 from ml_collections import ConfigDict, config_flags
 
 from stan_jax import inference
-from stan_jax.annotations import youtube_vis
+from stan_jax.annotations import classes, coco_images, youtube_vis
 from stan_jax.annotations.youtube_vis import Dataset, Video
 from stan_jax.commands import script
 from stan_jax.dealing import Stopped
@@ -164,6 +164,7 @@ def train(config: ConfigDict, workdir: Path) -> None:
     )
     first, last = int(state.step) + 1, config.optim.steps
     pending, clock = [], time.monotonic()
+    compiled: dict[tuple[int, ...], Any] = {}  # of landscape batches, and of portrait
     with (
         processes.AgreedSignals(mesh) as signals,
         metric_writer(workdir, first) as writer,
@@ -171,12 +172,15 @@ def train(config: ConfigDict, workdir: Path) -> None:
     ):
         for step in range(first, last + 1):
             batch = meshes.shard(next(iterator), mesh)
-            if step == first:
-                update = train_step.compiled(update, state, batch)
-                bar.line(f"compiled in {time.monotonic() - clock:.0f} s")
-                clock = time.monotonic()
+            shape = batch.frames.shape
+            if shape not in compiled:
+                begin = time.monotonic()
+                compiled[shape] = train_step.compiled(update, state, batch)
+                seconds = time.monotonic() - begin
+                bar.line(f"compiled in {seconds:.0f} s")
+                clock += seconds
             with jax.transfer_guard("disallow"):
-                state, metrics = update(state, batch)
+                state, metrics = compiled[shape](state, batch)
             pending.append(metrics)
             stop = signals.after_step()
             every = config.run.eval_every
@@ -231,17 +235,8 @@ def load_sets(
     config: ConfigDict,
 ) -> tuple[list[tuple[Dataset, float]], Dataset | None]:
     """Return the training sets with their weights, and the one to score on, if any."""
-    train = config.data.train
     upright = config.data.get("upright", True)  # configs of before do not have it
-    datasets = [
-        (sources.load(annotations, frames, upright=upright), weight)
-        for annotations, frames, weight in (
-            (train.annotations, train.frames, 1.0),
-            *config.data.extra,
-        )
-    ]
-    for dataset, _ in datasets:
-        youtube_vis.check_frames(dataset)
+    datasets = training_sets(config, upright)
     if not config.run.eval_every:
         return datasets, None
     files = config.data.val.annotations, config.data.val.frames
@@ -249,6 +244,30 @@ def load_sets(
     youtube_vis.check_frames(val)
     require_scorable(val, [c.name for c in datasets[0][0].categories])
     return datasets, val
+
+
+def training_sets(config: ConfigDict, upright: bool) -> list[tuple[Dataset, float]]:
+    """Return the training sets with their weights, and print what is left out of them.
+
+    The classes are those of the first set; the others are brought to them by name.
+    """
+    data, datasets = config.data, []
+    class_map = data.get("class_map", {})  # configs of before do not have it
+    first = (data.train.annotations, data.train.frames, 1.0)
+    for annotations, frames, weight in (first, *data.extra):
+        dataset, line = sources.load(annotations, frames, upright=upright), ""
+        if datasets:
+            ours = datasets[0][0].categories
+            dataset, line = classes.matched(dataset, ours, dict(class_map))
+        dataset, crowded = coco_images.without_crowded(dataset, data.max_objects)
+        if line:
+            print(line)
+        if crowded:
+            rule = f"still images show more than {data.max_objects} objects: left out"
+            print(f"{dataset.path}: {crowded:,} {rule}")
+        youtube_vis.check_frames(dataset)
+        datasets.append((dataset, weight))
+    return datasets
 
 
 def warnings(
@@ -296,6 +315,7 @@ def make_batches(datasets: list[tuple[Dataset, float]], config: ConfigDict) -> A
         num_threads=data.num_threads,
         negatives=negatives(config),
         frames=pair_frames(config),
+        still_motion=data.get("still_motion", 0.0),  # configs of before lack it
         shard_index=jax.process_index(),
         shard_count=jax.process_count(),
     )
@@ -369,6 +389,10 @@ def check_settings(config: ConfigDict) -> None:
     if looks_at >= pair_frames(config):
         rule = f"must be more than model.sta.frames = {looks_at}"
         raise InputError("data.frames", "", f"{rule}, is {pair_frames(config)}")
+    for theirs, ours in config.data.get("class_map", {}).items():
+        if not isinstance(ours, str):
+            rule = f"must name a class, or '' for none, for '{theirs}', names {ours}"
+            raise InputError("data.class_map", "", rule)
 
 
 def note_config(path: Path, config: ConfigDict) -> None:

@@ -3,8 +3,9 @@
 python benchmarks/loader.py [--annotations=J --frames=F] [--canvas=384x640]
 
 Without arguments it draws sets of its own: the size of the demo, of the real videos
-used in the tests, and 1280 x 720 frames that are decoded at half size. Batches of 8
-through two threads; median of the repeats. Milliseconds are CPU time of one pair.
+used in the tests, 1280 x 720 frames that are decoded at half size, and stills of the
+size of COCO's beside videos of it. Batches of 8 through two threads; median of the
+repeats. Milliseconds are CPU time of one pair.
 """
 
 import argparse
@@ -24,13 +25,16 @@ from PIL import Image, ImageDraw
 
 from stan_jax.annotations import youtube_vis
 from stan_jax.loading import batches, clips, plan
+from stan_jax.media import glide
 from stan_jax.ops import canvas as canvases
 
 BATCH, THREADS, REPEATS, BATCHES = 8, 2, 5, 12
-OWN_SETS = {  # height, width of the video; canvas
-    "96 x 160": ((96, 160), (96, 160)),
-    "360 x 640": ((360, 640), (384, 640)),
-    "720 x 1280 to half": ((720, 1280), (384, 640)),
+OWN_SETS = {  # height, width and frames of a video; canvas
+    "96 x 160": ((96, 160), 12, (96, 160)),
+    "360 x 640": ((360, 640), 12, (384, 640)),
+    "720 x 1280 to half": ((720, 1280), 12, (384, 640)),
+    "480 x 640": ((480, 640), 12, (384, 640)),
+    "480 x 640, stills that move": ((480, 640), 1, (384, 640)),
 }
 
 
@@ -51,9 +55,9 @@ def main() -> None:
         h, w = (int(x) for x in args.canvas.split("x"))
         measure(str(args.annotations), dataset, (h, w), args.max_objects)
         return
-    for name, (size_hw, canvas) in OWN_SETS.items():
+    for name, (size_hw, length, canvas) in OWN_SETS.items():
         with tempfile.TemporaryDirectory() as folder:
-            dataset = draw_set(Path(folder), size_hw)
+            dataset = draw_set(Path(folder), size_hw, length)
             measure(name, dataset, canvas, args.max_objects)
 
 
@@ -71,6 +75,7 @@ def measure(
             seed=repeat,
             max_objects=max_objects,
             num_threads=THREADS,
+            still_motion=1.0,
         )
         for _ in range(5):  # what was read ahead while we did not look
             next(iterator)
@@ -100,6 +105,9 @@ def parts(
     rle = next(s for x in plan.trained(video) for s in x.segmentations if s)
     mask = youtube_vis.mask(rle, *size_hw)
     groups = plan.groups([(dataset, 1.0)])
+    (step,) = glide.glide(size_hw, 1, np.random.default_rng(0))
+    of_mask = glide.rescaled(step, size_hw, (new_h, new_w), size_hw)
+    step = glide.rescaled(step, size_hw, (new_h, new_w), frame.shape[:2])
     return {
         "keys of a batch": lambda: plan.batch_items(groups, BATCH, 0, 7),
         "one frame, whole": lambda: youtube_vis.read_frame(dataset, video, item.t),
@@ -110,6 +118,10 @@ def parts(
         "one mask decoded": lambda: youtube_vis.mask(rle, *size_hw),
         "resize of a mask": lambda: clips.resize_mask(mask, (new_h, new_w)),
         "box of a mask": lambda: clips.tight_box(mask),
+        "one frame, moved": lambda: glide.warp(
+            Image.fromarray(frame), step, (new_h, new_w)
+        ),
+        "one mask, moved": lambda: glide.warp_mask(rle, of_mask, (new_h, new_w)),
     }
 
 
@@ -124,13 +136,15 @@ def timed(function: Callable[[], object]) -> float:
     return statistics.median(found)
 
 
-def draw_set(folder: Path, size_hw: tuple[int, int]) -> youtube_vis.Dataset:
-    """Three videos of 12 noisy frames, three discs in each."""
+def draw_set(
+    folder: Path, size_hw: tuple[int, int], length: int
+) -> youtube_vis.Dataset:
+    """Videos of 36 noisy frames in all, three discs in each."""
     height, width = size_hw
     rng = np.random.default_rng(0)
     videos, rows = [], []
-    for v in range(3):
-        names = [f"{v}/{t:05d}.jpg" for t in range(12)]
+    for v in range(36 // length):
+        names = [f"{v}/{t:05d}.jpg" for t in range(length)]
         videos.append({"id": v, "height": height, "width": width, "file_names": names})
         noise = rng.integers(60, 200, (height // 4, width // 4, 3), np.uint8)
         for t, name in enumerate(names):
@@ -139,7 +153,7 @@ def draw_set(folder: Path, size_hw: tuple[int, int]) -> youtube_vis.Dataset:
             image = Image.fromarray(np.roll(noise, t, axis=1)).resize((width, height))
             image.save(path, quality=90)
         for m in range(3):
-            masks = [disc(size_hw, m, t) for t in range(12)]
+            masks = [disc(size_hw, m, t) for t in range(length)]
             row = {"id": 10 * v + m, "video_id": v, "category_id": 1}
             rows.append(row | {"segmentations": masks})
     content = {

@@ -35,6 +35,7 @@ def val(tmp_path_factory):
         ("run.cpu_devices", 0, "at least 1, is 0"),
         ("run.keep_checkpoints", 0, "at least 1, is 0"),
         ("data.frames", 1, "more than model.sta.frames = 1, is 1"),
+        ("data.class_map", {"mouse": None}, "'' for none, for 'mouse', names None"),
     ],
 )
 def test_setting_that_would_fail_late_is_refused_by_name(setting, value, rule):

@@ -6,6 +6,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from stan_jax.annotations import youtube_vis
@@ -317,6 +318,42 @@ def test_prepared_set_trains_to_the_bits_of_its_json(data, tmp_path):
         assert code == 0, output
     want, got = (kill_resume.final_state(tmp_path / x, 2) for x in ("json", "stored"))
     assert not kill_resume.differences(want, got)
+
+
+def test_photographs_of_coco_train_along_with_videos(data, shared_data, tmp_path):
+    """Their classes are none of the shapes; the map makes some of them so."""
+    folder = shared_data / "coco128_seg" / "train"
+    extra = (str(folder / "instances.json"), str(folder / "images"), 1.0)
+    line = runs.command(
+        "train.py",
+        data,
+        tmp_path,
+        data__extra=(extra,),
+        data__class_map={"person": "disc", "elephant": "ring"},
+        optim__steps=3,
+        run__eval_every=0,
+    )
+    code, output = runs.finish(line)
+    assert code == 0, output
+    assert "199 objects of our classes; left out are 479 of 64 other classes" in output
+    assert "still images show more than 8 objects: left out" in output
+    losses = [x["loss"] for x in metrics.read(tmp_path)]
+    assert len(losses) == 3
+    assert all(np.isfinite(losses))
+
+
+def test_further_set_without_our_classes_stops_before_training(
+    data, shared_data, tmp_path
+):
+    folder = shared_data / "coco128_seg" / "val"
+    extra = (str(folder / "instances.json"), str(folder / "images"), 1.0)
+    line = runs.command("train.py", data, tmp_path / "run", data__extra=(extra,))
+    code, output = runs.finish(line)
+    assert code == 1
+    last = output.splitlines()[-1]
+    assert "categories: must share a class with those trained on: " in last
+    assert "set data.class_map for its own: person" in last
+    assert not (tmp_path / "run").exists()
 
 
 def test_misspelt_setting_stops_at_once(data, tmp_path):

@@ -35,12 +35,14 @@ def get_config(attention: str = "paper") -> ConfigDict:
             frames=f"{DATA}/davis16_vis/val/JPEGImages",
         ),
         extra=((f"{mix}/instances.json", f"{mix}/JPEGImages", 0.25),),
+        class_map={},  # classes of further sets by name: which of ours, "" for none
         canvas=(192, 320),  # half the size of the files
         scale_hw=(180, 320),
         train_scales_hw=((150, 267), (180, 320)),
         batch=4,
         gap="5",  # A16
         frames=2,
+        still_motion=1.0,  # A27: how far a video of one frame moves in a pair; 0: not
         flip=0.5,  # [M]
         max_objects=8,
         negatives=False,  # frames without an object as examples of none

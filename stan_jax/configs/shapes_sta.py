@@ -33,14 +33,16 @@ def get_config(attention: str = "paper") -> ConfigDict:
             frames="data/shapes/val/JPEGImages",
         ),
         extra=(),  # more training sets: (annotations, frames, weight), the first has 1
+        class_map={},  # classes of further sets by name: which of ours, "" for none
         canvas=(96, 160),  # multiples of 32
         scale_hw=(96, 160),  # bounds of a frame inside the canvas
         train_scales_hw=((96, 160),),  # one is drawn per pair
         batch=4,
         gap="3",  # A16: "any", "previous", or within so many frames
         frames=2,  # of a pair: what the attention looks at, and the current one
+        still_motion=1.0,  # A27: how far a video of one frame moves in a pair; 0: not
         flip=0.5,  # [M]
-        max_objects=8,  # a pair with more raises
+        max_objects=8,  # a pair with more raises, a still is left out
         negatives=False,  # frames without an object as examples of none
         upright=True,  # frames are turned as their EXIF orientation says
         num_threads=2,

@@ -45,14 +45,16 @@ def get_config(start: str = "original") -> ConfigDict:
             frames="data/ytvis2019/valid/JPEGImages",
         ),
         extra=(),  # more training sets: (annotations, frames, weight), the first has 1
+        class_map={},  # classes of further sets by name: which of ours, "" for none
         canvas=(384, 640),  # 360 x 640 padded to multiples of 32
         scale_hw=(360, 640),  # [M]
         train_scales_hw=((360, 640),),  # [M]
         batch=32,  # [M] 8 per GPU on 4 GPUs
         gap="any",  # [M], A16
         frames=2,  # of a pair: what the attention looks at, and the current one
+        still_motion=1.0,  # A27: how far a video of one frame moves in a pair; 0: not
         flip=0.5,  # [M]
-        max_objects=16,  # [O] padding; a pair with more raises
+        max_objects=16,  # [O] padding; a pair with more raises, a still is left out
         negatives=False,  # frames without an object as examples of none
         upright=True,  # frames are turned as their EXIF orientation says
         num_threads=8,

@@ -7,7 +7,7 @@ alone, so the order is the same for any number of threads, processes or restarts
 import itertools
 import sys
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import grain
 import numpy as np
@@ -16,7 +16,7 @@ from jaxtyping import Bool
 from stan_jax.annotations import youtube_vis
 from stan_jax.annotations.youtube_vis import Dataset, Track, Video
 from stan_jax.errors import InputError
-from stan_jax.loading import clips, plan
+from stan_jax.loading import clips, plan, stills
 from stan_jax.ops import canvas as canvases
 from stan_jax.types import Pair
 
@@ -29,6 +29,7 @@ class _Settings(NamedTuple):
     scales_hw: tuple[tuple[int, int], ...]
     max_objects: int
     frames: int
+    still_motion: float
     seed: int
 
 
@@ -46,6 +47,7 @@ def pairs(
     prefetch: int = 4,
     negatives: bool = False,
     frames: int = 2,
+    still_motion: float = 0.0,
     shard_index: int = 0,
     shard_count: int = 1,
 ) -> grain.DatasetIterator[Pair]:
@@ -64,6 +66,8 @@ def pairs(
       prefetch: batches that are prepared ahead, at least one.
       negatives: frames without an object are trained on as well, as examples of none.
       frames: of a pair, at least 2; more lead up to the previous frame.
+      still_motion: of the window that makes the frames of a pair from a video of one
+        frame, see `glide.glide`; 0: the still is its own previous frame.
     The iterator has `get_state()` (a small dict), `set_state()` and `close()`.
     Raises: InputError, before the first batch, if the datasets do not go together, if
     no frame shows an object, or if some pair has more than max_objects objects.
@@ -76,6 +80,7 @@ def pairs(
         scales_hw=tuple(scales_hw or (canvas,)),
         max_objects=max_objects,
         frames=frames,
+        still_motion=still_motion,
         seed=seed,
     )
     _check_settings(settings, shard_index, shard_count, num_threads)
@@ -142,20 +147,23 @@ def _load_pair(item: plan.Item, settings: _Settings, number: int, into: Pair) ->
     size_hw = (video.height, video.width)
     canvas_hw = canvases.canvas_of(*size_hw, settings.canvas)
     _, new_h, new_w = canvases.fit(*size_hw, canvas_hw, scale_hw)
-    in_view = [
-        track
-        for track in plan.trained(video)
-        if track.segmentations[ref] is not None or track.segmentations[t] is not None
-    ]
-    length = len(video.file_names)
-    older = clips.older_frames(t, ref, length, settings.frames - 2)
-    clips.make_pair(
-        [
+    tracks = plan.trained(video)
+    if settings.still_motion and len(video.file_names) == 1:
+        how: dict[str, Any] = dict(length=settings.frames, motion=settings.still_motion)
+        size_hw = (new_h, new_w)
+        frames, masks = stills.moved(dataset, video, rng, frame_hw=size_hw, **how)
+    else:
+        tracks = [x for x in tracks if x.segmentations[ref] or x.segmentations[t]]
+        older = clips.older_frames(t, ref, len(video.file_names), settings.frames - 2)
+        frames = [
             youtube_vis.read_frame(dataset, video, f, max_hw=(new_h, new_w))
             for f in (*reversed(older), ref, t)
-        ],
-        [[_mask(track, f, video) for track in in_view] for f in (ref, t)],
-        [track.label for track in in_view],
+        ]
+        masks = [[_mask(track, f, video) for track in tracks] for f in (ref, t)]
+    clips.make_pair(
+        frames,
+        masks,
+        [track.label for track in tracks],
         size_hw=size_hw,
         canvas_hw=canvas_hw,
         scale_hw=scale_hw,
@@ -189,6 +197,10 @@ def _check_settings(
             f"must be 'any', 'previous' or a number above 0, is {settings.gap!r}",
         ),
         "frames": (settings.frames >= 2, f"must be at least 2, is {settings.frames}"),
+        "still_motion": (
+            0 <= settings.still_motion <= 2,
+            f"must be in 0..2, is {settings.still_motion}",
+        ),
         "flip": (0 <= settings.flip <= 1, f"must be in 0..1, is {settings.flip}"),
         "max_objects": (
             settings.max_objects > 0,

@@ -1,8 +1,8 @@
-"""Sources of a dataset: json and frame files, or tensorflow-datasets."""
+"""Sources of a dataset: YouTube-VIS or COCO json, or tensorflow-datasets."""
 
 from pathlib import Path
 
-from stan_jax.annotations import youtube_vis
+from stan_jax.annotations import coco_images, youtube_vis
 from stan_jax.annotations.youtube_vis import Dataset
 from stan_jax.errors import InputError
 
@@ -13,14 +13,16 @@ def load(
     """Return a dataset; its frames open with `youtube_vis.read_frame` either way.
 
     annotations, frames: a json and the folder of its frames, or a folder prepared by
-    `tfds_youtube_vis` and the name of a split in it.
+    `tfds_youtube_vis` and the name of a split in it. The images of COCO instances are
+    videos of one frame.
     upright: frames are turned as their EXIF orientation says; else taken as stored.
     Raises: InputError as the `load` of either; also where the second needs the extra
     `tfds` to be installed.
     """
     is_folder = str(annotations) != "" and Path(annotations).is_dir()
     if not is_folder:
-        return youtube_vis.load(annotations, frames, upright=upright)
+        read = coco_images.load if coco_images.are_in(annotations) else youtube_vis.load
+        return read(annotations, frames, upright=upright)
     if not (Path(annotations) / "youtube_vis_frames").is_dir():
         rule = "is a folder: name the json in it, or a folder prepared as TFDS"
         raise InputError(annotations, "", rule)

@@ -1,5 +1,6 @@
 """Every way a json may write a mask, checked and brought into one: compressed RLE."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -110,13 +111,14 @@ def from_polygons(polygons: list, height: int, width: int) -> RLE:
     if polygons and all(type(x) in (int, float) for x in polygons):
         raise ValueError("must be a list of polygons: write [[x1, y1, ...]]")
     for polygon in polygons:
-        numbers = isinstance(polygon, list) and all(
-            type(x) in (int, float) for x in polygon
-        )
-        if not numbers:
+        if not isinstance(polygon, list) or not set(map(type, polygon)) <= {int, float}:
             raise ValueError("polygon must be a list x1, y1, x2, y2, ... of numbers")
         # Drawing takes memory in proportion to the length of the outline.
-        if not all(-side <= x <= 2 * side for x in polygon):
+        if polygon and not (
+            -side <= min(polygon)
+            and max(polygon) <= 2 * side
+            and not math.isnan(sum(polygon))  # which min and max may pass over
+        ):
             raise ValueError(
                 f"polygon must lie in or near its {height} x {width} frame"
             )

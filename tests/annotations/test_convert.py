@@ -367,23 +367,6 @@ def test_masks_follow_the_pixels(tmp_path):
         assert iou(masks[0], masks[-1]) < 0.95
 
 
-def test_window_stays_inside_and_moves_smoothly():
-    rng = np.random.default_rng(0)
-    for hw in [(480, 640), (90, 300), (300, 90)]:
-        for _ in range(20):
-            path = clips.glide(hw, 30, rng)
-            height, width = hw
-            corners = np.array(
-                [[0, 0, 1], [width, 0, 1], [0, height, 1], [width, height, 1]]
-            )
-            x, y = path[:, :3] @ corners.T, path[:, 3:] @ corners.T
-            assert x.min() >= -1e-6
-            assert x.max() <= hw[1] + 1e-6
-            assert y.min() >= -1e-6
-            assert y.max() <= hw[0] + 1e-6
-            assert np.abs(np.diff(x, axis=0)).max() < 0.08 * hw[1]
-
-
 def test_same_seed_gives_the_same_file(tmp_path):
     root = stills(tmp_path / "images")
 

@@ -870,7 +870,7 @@ def test_clips_of_a_failed_run_are_removed(tmp_path, monkeypatch):
     def fail(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("stan_jax.annotations.formats.clips.warp_mask", fail)
+    monkeypatch.setattr("stan_jax.media.glide.warp_mask", fail)
     with pytest.raises(SystemExit, match="No space left"):
         main.main(
             ["convert", "coco", str(source), str(tmp_path / "o.json")]

@@ -49,3 +49,13 @@ def test_texts_at_once_are_those_one_by_one(entries):
 )
 def test_what_is_no_text_is_left_to_the_other(entry):
     assert segmentations.compress_texts([rle([3, 32]), entry], *HW) is None
+
+
+@pytest.mark.parametrize("odd", [float("nan"), float("inf"), 1e9, -1e9])
+def test_polygon_that_lies_nowhere_near_is_refused(odd):
+    good = [1, 1, 4, 1, 4, 5]
+    assert codec.area(segmentations.from_polygons([good], 6, 8))
+    for i in range(6):
+        polygon = [*good[:i], odd, *good[i + 1 :]]
+        with pytest.raises(ValueError, match="must lie in or near its 6 x 8 frame"):
+            segmentations.from_polygons([good, polygon], 6, 8)

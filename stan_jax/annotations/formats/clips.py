@@ -4,14 +4,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, Float
 from PIL import Image
 
 from stan_jax.annotations.formats import coco
 from stan_jax.annotations.formats.collected import Collected
 from stan_jax.errors import InputError
 from stan_jax.masks import codec
-from stan_jax.masks.codec import RLE
+from stan_jax.media import glide
 
 
 def read(
@@ -72,16 +71,18 @@ def write(
     for i, still in enumerate(root["videos"]):
         pixels = _picture(Path(images) / still["file_names"][0])
         size = still["height"], still["width"]
-        path = glide(size, length, np.random.default_rng([seed, i]))
+        path = glide.glide(size, length, np.random.default_rng([seed, i]))
         folder = Path(out) / f"{i + 1:06}"
         folder.mkdir(parents=True, exist_ok=True)
         for t, step in enumerate(path):
-            warp(pixels, step).save(folder / f"{t:05}.jpg", quality=95)
+            view = glide.warp(pixels, step, size)
+            view.save(folder / f"{t:05}.jpg", quality=95)
         names = [f"{folder.name}/{t:05}.jpg" for t in range(length)]
         video = clips.video(names, size)
         for row in by_video[still["id"]]:
-            mask = codec.decode(row["segmentations"][0])
-            masks = [_shown(warp_mask(mask, step)) for step in path]
+            mask = row["segmentations"][0]
+            views = [glide.warp_mask(mask, step, size) for step in path]
+            masks = [None if view is None else codec.encode(view) for view in views]
             where = f"annotation {row['id']}"
             if not any(masks):
                 reason = "lie where the clip never looks"
@@ -107,10 +108,6 @@ def write(
     return clips
 
 
-def _shown(mask: Bool[np.ndarray, "h w"]) -> RLE | None:
-    return codec.encode(mask) if mask.any() else None
-
-
 def _size(path: Path) -> tuple[int, int]:
     """Height and width of an image, all of which is there."""
     pixels = _picture(path)
@@ -123,48 +120,3 @@ def _picture(path: Path) -> Image.Image:
             return image.convert("RGB")
     except (OSError, SyntaxError, ValueError) as error:
         raise InputError(path, "", f"must be a whole image: {error}") from None
-
-
-def glide(
-    size: tuple[int, int], length: int, rng: np.random.Generator
-) -> Float[np.ndarray, "t 6"]:
-    """Affine maps from pixels of a frame to pixels of the still image, smooth in time.
-
-    size: height, width. A row is a b c d e f: x' = a x + b y + c, y' = d x + e y + f.
-    The window lies inside the image.
-    """
-    height, width = size
-    # Two ends and a bend between them; a half cosine starts and stops gently.
-    ease = (1 - np.cos(np.linspace(0, np.pi, length))) / 2
-    start, end, bend = rng.uniform(-1, 1, (3, 4))
-    z = start + (end - start) * ease[:, None]
-    z = np.clip(z + 0.3 * bend * np.sin(np.pi * ease)[:, None], -1, 1)
-    scale, angle = 0.72 + 0.12 * z[:, 0], np.deg2rad(6) * z[:, 1]
-    cos, sin = np.cos(angle), np.sin(angle)
-    # Half sides of the upright box around the turned window; a long image has no room
-    # to turn unless the window shrinks.
-    reach_x = (np.abs(cos) * width + np.abs(sin) * height) / 2
-    reach_y = (np.abs(sin) * width + np.abs(cos) * height) / 2
-    scale = np.min([scale, width / 2 / reach_x, height / 2 / reach_y], axis=0)
-    cos, sin, reach_x, reach_y = (scale * v for v in (cos, sin, reach_x, reach_y))
-    room_x = np.maximum(width / 2 - reach_x, 0)
-    room_y = np.maximum(height / 2 - reach_y, 0)
-    x, y = width / 2 + z[:, 2] * room_x, height / 2 + z[:, 3] * room_y
-    move_x = x - cos * width / 2 + sin * height / 2
-    move_y = y - sin * width / 2 - cos * height / 2
-    return np.stack([cos, -sin, move_x, sin, cos, move_y], axis=1)
-
-
-def warp(image: Image.Image, step: Float[np.ndarray, " 6"]) -> Image.Image:
-    """Return the window's view of an image, at the size of the image."""
-    return image.transform(
-        image.size, Image.Transform.AFFINE, step.tolist(), Image.Resampling.BILINEAR
-    )
-
-
-def warp_mask(
-    mask: Bool[np.ndarray, "h w"], step: Float[np.ndarray, " 6"]
-) -> Bool[np.ndarray, "h w"]:
-    """Return the window's view of a mask: the pixels that are more object than not."""
-    grey = Image.fromarray(mask.view(np.uint8) * np.uint8(255))
-    return np.asarray(warp(grey, step)) > 127
