@@ -7,7 +7,7 @@
 Training step and tracker are compiled as train.py and eval.py compile them, from
 shapes alone; what their compiler says is printed: memory of a device, what devices
 exchange; and the operations of a step. TPUs need the extra plan-tpu, GPUs plan-cuda. A
-ResNet-50 takes a minute of a core to compile for GPUs, for TPUs twenty.
+ResNet-50 takes a minute of a core to compile for GPUs, for TPUs many.
 """
 
 import argparse

@@ -27,7 +27,7 @@ def asked(monkeypatch):
     found = []
 
     def update(config, classes, machine):
-        found.append(config)
+        found.append(config | {"classes": classes})
         peak = 2 + config["data"]["batch"] / 2
         if peak > 100:
             raise TooLarge(None, "RESOURCE_EXHAUSTED")
@@ -48,15 +48,16 @@ def plan(*options, config=CONFIG):
 
 
 def test_command_prints_both_programs_and_that_none_was_run(asked, capsys):
-    plan("--set", "data.batch=8", "--set", "run.dtype=bfloat16")
+    plan("--set", "data.batch=8", "--set", "run.dtype=bfloat16", "--classes", 7)
     lines = capsys.readouterr().out.splitlines()
-    assert "batch 8, bfloat16, 40 classes" in lines[0]
+    assert "batch 8, bfloat16, 7 classes" in lines[0]
     assert "tpu v5e:1x2, 2 x cpu: compiled, not run" in lines[1]
     words = "training step 1.00 5.00 6.00 16.00 7.0 60 s of CPU"
     assert lines[4].split() == words.split()
     assert lines[5].split() == "all-reduce: 3, 5.0 MiB in all".split()
     assert lines[6].split()[:6] == "tracker, 6 frames 1.00 0.50 1.50".split()
     assert len(lines) == 7
+    assert asked[0]["classes"] == 7
     assert asked[0]["data"]["batch"] == 8
     assert asked[0]["run"]["dtype"] == "bfloat16"
 
