@@ -29,6 +29,7 @@ HOUSE = (
     ("published", "other people's weights"),
     ("pretrained", "a trained model on disk: record, load"),
     ("inference", "videos of a dataset become tracks"),
+    ("export", "a tracker for other runtimes: JAX to ONNX"),
     ("video", "overlays, pages, reports"),
     ("commands", "the subcommands of stan"),
     ("train.py, eval.py", "scripts that read from top to bottom"),

@@ -29,6 +29,7 @@ FLOORS = (
     "stan_jax.published",
     "stan_jax.pretrained",
     "stan_jax.inference",
+    "stan_jax.export",
     "stan_jax.video",
     "stan_jax.commands",
 )
