@@ -21,7 +21,8 @@ COMMANDS = {
     "submit": ("submit", "a results file checked and zipped for the server"),
     "convert": ("convert", "other formats become the official json, and back"),
     "import": ("import_weights", "published weights become a start for training"),
-    "export-weights": ("export_weights", "weights of ours under the names of others"),
+    "export": ("export", "a whole tracker as one file for other runtimes: ONNX"),
+    "export-weights": ("export_weights", "weights alone, under the names of others"),
 }
 
 

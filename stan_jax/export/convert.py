@@ -59,13 +59,13 @@ def onnx_of(
     """
     closed = jax.make_jaxpr(function)(*args)
     graph = Graph(WRITERS, replaced or {})
-    names = _names("input", inputs, len(closed.in_avals))
+    given_names = _names("input", inputs, len(closed.in_avals))
     given = [
         graph.input(x.shape, x.dtype, name)
-        for x, name in zip(closed.in_avals, names, strict=True)
+        for x, name in zip(closed.in_avals, given_names, strict=True)
     ]
     found = write_closed(graph, closed, given)
-    names = _names("output", outputs, len(found))
+    names = _names("output", outputs, len(found), given_names)
     model = helper.make_model(
         graph.finish(getattr(function, "__name__", "function"), found, names),
         producer_name="stan_jax",
@@ -77,9 +77,11 @@ def onnx_of(
     return model
 
 
-def _names(kind: str, given: Sequence[str], number: int) -> list[str]:
+def _names(
+    kind: str, given: Sequence[str], number: int, taken: Sequence[str] = ()
+) -> list[str]:
     names = list(given) or [f"{kind}_{n}" for n in range(number)]
-    if len(names) != number or len(set(names)) != number:
-        rule = f"must be {number} names, each another, are {names}"
+    if len(names) != number or len({*names, *taken}) != number + len(taken):
+        rule = f"must be {number} names that nothing else has, are {names}"
         raise InputError(f"{kind}s", "", rule)
     return names

@@ -165,5 +165,6 @@ WRITERS: dict[str, Callable] = {
     "select_n": _select,
     "convert_element_type": _convert,
     "copy": _same,
+    "stop_gradient": _same,
     "optimization_barrier": _same,
 }

@@ -1,7 +1,7 @@
 """Walk through a jaxpr: each equation becomes nodes, or a constant at once."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -10,11 +10,33 @@ import numpy as np
 from jax.extend import core, source_info_util
 
 from stan_jax.errors import InputError
-from stan_jax.export import elementwise
+from stan_jax.export import elementwise, shapes
 from stan_jax.export.graph import Graph, Value
 
-# Their writers keep constants short that repeat themselves.
-_SHORT = {"broadcast_in_dim", "reshape", "squeeze", "transpose"}
+# Their writers give constants for constants, and keep them short where they repeat
+# themselves.
+_MOVED = set(shapes.WRITERS) - {"pad"} | {"convert_element_type"}
+# NumPy does the same, and JAX compiles a program for each type and shape: that would be
+# three quarters of the time that it takes to convert a small model.
+_NUMPY: dict[str, Callable] = {
+    "add": np.add,
+    "sub": np.subtract,
+    "mul": np.multiply,
+    "max": np.maximum,
+    "min": np.minimum,
+    "neg": np.negative,
+    "eq": np.equal,
+    "ne": np.not_equal,
+    "lt": np.less,
+    "le": np.less_equal,
+    "gt": np.greater,
+    "ge": np.greater_equal,
+    "and": np.bitwise_and,
+    "or": np.bitwise_or,
+    "not": np.invert,
+    "sqrt": np.sqrt,
+    "select_n": lambda which, *cases: np.choose(which, cases),
+}
 # A constant may be longer than what it is made of up to so many entries.
 _MOST = 1 << 20
 
@@ -61,7 +83,7 @@ def _written(graph: Graph, eqn: Any, inputs: list[Value]) -> list[Value]:
 def _may_fold(eqn: Any, inputs: list[Value]) -> bool:
     """Whether the results are to be computed now: no inner programs, not too long."""
     inner = next(core.jaxprs_in_params(eqn.params), None)
-    if inner is not None or eqn.primitive.name in _SHORT:
+    if inner is not None or eqn.primitive.name in _MOVED:
         return False
     if eqn.primitive.name in elementwise.WRITERS:
         return True
@@ -70,15 +92,19 @@ def _may_fold(eqn: Any, inputs: list[Value]) -> bool:
 
 
 def _folded(graph: Graph, eqn: Any, inputs: list[Value]) -> list[Value]:
-    shapes = [x.shape for x in inputs]
+    sides = [x.shape for x in inputs]
     if eqn.primitive.name in elementwise.WRITERS:
         held = np.broadcast_shapes(*(x.held for x in inputs))
-        shapes = [held if shape else () for shape in shapes]
+        sides = [held if shape else () for shape in sides]
     arrays = [
-        jnp.asarray(np.broadcast_to(np.asarray(x.array), shape))
-        for x, shape in zip(inputs, shapes, strict=True)
+        np.broadcast_to(np.asarray(x.array), shape)
+        for x, shape in zip(inputs, sides, strict=True)
     ]
-    found = eqn.primitive.bind(*arrays, **eqn.params)
+    if (name := eqn.primitive.name) in _NUMPY:
+        with np.errstate(all="ignore"):
+            found = _NUMPY[name](*arrays)
+    else:
+        found = eqn.primitive.bind(*map(jnp.asarray, arrays), **eqn.params)
     found = found if eqn.primitive.multiple_results else [found]
     return [
         graph.constant(np.asarray(jax.device_get(x)), out.aval.shape)

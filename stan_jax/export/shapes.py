@@ -62,6 +62,11 @@ def sliced(
     held = [shape[n] if n in axes else side for n, side in enumerate(value.held)]
     if not axes:
         return value._replace(shape=tuple(shape))
+    if value.array is not None:
+        parts = [slice(None)] * len(shape)
+        for n in axes:
+            parts[n] = slice(starts[n], ends[n] if ends[n] >= 0 else None, steps[n])
+        return graph.constant(value.array[tuple(parts)], shape)
     # Below -side there is nothing: the end of an axis that is walked to its start.
     rows = [
         [starts[n] for n in axes],
@@ -88,6 +93,9 @@ def joined(graph: Graph, parts: Sequence[Value], axis: int) -> Value:
     parts = [x for x in parts if x.shape[axis]]
     if len(parts) == 1:
         return parts[0]
+    if all(x.array is not None for x in parts):
+        arrays = [np.broadcast_to(np.asarray(x.array), x.shape) for x in parts]
+        return graph.constant(np.concatenate(arrays, axis))
     dtype = parts[0].dtype
     return graph.node("Concat", *parts, shape=shape, dtype=dtype, axis=axis)
 

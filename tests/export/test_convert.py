@@ -76,8 +76,10 @@ def test_names_and_metadata_are_those_given():
     same, total = onnx_runs.run(opened, X, 2 * X, X)
     np.testing.assert_array_equal(same, 2 * X)
     np.testing.assert_array_equal(total, X + X)
-    with pytest.raises(InputError, match="inputs: must be 3 names, each another"):
+    with pytest.raises(InputError, match="inputs: must be 3 names that nothing else"):
         onnx_of(lambda *x: x, X, X, X, inputs=("a", "b"))
+    with pytest.raises(InputError, match="outputs: must be 1 names that nothing else"):
+        onnx_of(jnp.sin, X, inputs=["a"], outputs=["a"])
 
 
 def test_shapes_do_in_the_place_of_arrays():

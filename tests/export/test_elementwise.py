@@ -89,6 +89,7 @@ CASES = [
     ("convert_element_type", lambda x: x.astype(jnp.float32), SMALL),
     ("convert_element_type", lambda x: x.astype(bool), WHOLE),
     ("convert_element_type", lambda x: x.astype(jnp.uint8), WHOLE),
+    ("stop_gradient", lax.stop_gradient, X),
     ("copy", lambda x: jnp.array(x, copy=True), X),
     ("add_any", jax.grad(lambda x: (lax.sin(x) + lax.cos(x) * x).sum()), X),
     ("optimization_barrier", lax.optimization_barrier, (X, Y)),
@@ -98,6 +99,13 @@ CASES = [
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case[0])
 def test_model_of_a_primitive_gives_what_jax_does(case):
     onnx_runs.agree(*case[1:])
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case[0])
+def test_primitive_of_constants_is_computed_at_once_and_to_the_same(case):
+    _, function, *args = case
+    model = onnx_runs.agree(lambda: function(*jax.tree.map(jnp.asarray, args)))
+    assert set(onnx_runs.operators(model)) <= {"Identity"}
 
 
 def test_every_writer_has_a_case():

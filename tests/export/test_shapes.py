@@ -47,6 +47,13 @@ def test_model_of_a_primitive_gives_what_jax_does(case):
     onnx_runs.agree(*case[1:])
 
 
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case[0])
+def test_primitive_of_constants_is_computed_at_once_and_to_the_same(case):
+    _, function, *args = case
+    model = onnx_runs.agree(lambda: function(*map(jnp.asarray, args)))
+    assert set(onnx_runs.operators(model)) <= {"Identity"}
+
+
 def test_every_writer_has_a_case():
     made = set()
     for name, function, *args in CASES:
