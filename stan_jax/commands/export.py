@@ -1,6 +1,7 @@
 """A tracker as a file that other runtimes run: detection, masks, ids and memory in it.
 
     stan export --model runs/mine --format onnx --out tracker.onnx
+    stan export --model runs/mine --format jax --out tracker      # a folder
 
 Of one frame, or of --clip T at once. The memory goes in and out by name, memory_* and
 new_memory_*; docs/export.md has a program that uses it. For weights alone, under the
@@ -14,14 +15,16 @@ from pathlib import Path
 
 from stan_jax.errors import InputError
 
-FORMATS = ("onnx",)
+FORMATS = ("onnx", "jax")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of this command to its parser."""
     parser.add_argument("--model", required=True, help="what `stan track` takes")
     parser.add_argument("--format", required=True, choices=FORMATS)
-    parser.add_argument("--out", required=True, help="the file to write")
+    parser.add_argument(
+        "--out", required=True, help="the file to write; of jax the folder"
+    )
     parser.add_argument(
         "--canvas", metavar="H,W", help="padded size of frames (that of the model)"
     )
@@ -38,13 +41,21 @@ def run(args: argparse.Namespace) -> None:
     require_place(args.out, args.model)
     if args.format == "onnx" and importlib.util.find_spec("onnx") is None:
         raise InputError("onnx", "", "is not installed", "pip install onnx")
-    from stan_jax.export import onnx_file
     from stan_jax.export.flat import open_tracker
 
     begun = time.perf_counter()
     tracker = open_tracker(args.model, canvas_hw=canvas_hw, length=args.clip)
-    onnx_file.write(tracker, args.out)
-    seconds, size = time.perf_counter() - begun, Path(args.out).stat().st_size
+    if args.format == "onnx":
+        from stan_jax.export import onnx_file
+
+        onnx_file.write(tracker, args.out)
+    else:
+        from stan_jax.export import jax_folder
+
+        jax_folder.write(tracker, args.out)
+    seconds = time.perf_counter() - begun
+    files = [Path(args.out), *Path(args.out).glob("*")]
+    size = sum(path.stat().st_size for path in files if path.is_file())
     height, width = tracker.canvas_hw
     what = "one frame" if args.clip is None else f"{args.clip} frames"
     print(f"{args.out}: {size / 1e6:.1f} MB, {seconds:.0f} s")

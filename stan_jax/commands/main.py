@@ -21,7 +21,7 @@ COMMANDS = {
     "submit": ("submit", "a results file checked and zipped for the server"),
     "convert": ("convert", "other formats become the official json, and back"),
     "import": ("import_weights", "published weights become a start for training"),
-    "export": ("export", "a whole tracker as one file for other runtimes: ONNX"),
+    "export": ("export", "a whole tracker for other runtimes: ONNX, jax.export"),
     "export-weights": ("export_weights", "weights alone, under the names of others"),
 }
 

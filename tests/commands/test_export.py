@@ -43,6 +43,15 @@ def test_onnx_is_one_file_of_the_canvas_and_clip_asked_for(folder, tmp_path, cap
         onnxruntime.InferenceSession(out.read_bytes()[:-100])
 
 
+def test_jax_is_a_folder_of_program_and_weights(folder, tmp_path, capsys):
+    out = tmp_path / "tracker"
+    main.main(["export", "--model", str(folder), "--format", "jax", "--out", str(out)])
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.startswith(f"{out}: 0.")
+    assert second == "one frame of 96 x 64 a call, 3 classes"
+    assert {x.name for x in out.iterdir()} == {"program.jax", "weights.safetensors"}
+
+
 def _dtype(text):
     name = text.removeprefix("tensor(").removesuffix(")")
     return {"float": np.float32}.get(name, name)

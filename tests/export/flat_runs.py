@@ -38,7 +38,7 @@ class Case(NamedTuple):
     settings: Any
     flat: FlatTracker
 
-    def steps(self):
+    def steps(self, size=SIZE):
         """The tracks of each frame by `rollout.step`, and the memory after the last."""
         how = self.settings
         memory = rollout.start(self.model, how.canvas, slots=how.slots)
@@ -52,7 +52,7 @@ class Case(NamedTuple):
         )
         found = []
         for frame in VIDEO:
-            memory, tracks = step(self.model, memory, frame, SIZE)
+            memory, tracks = step(self.model, memory, frame, size)
             found.append(jax.tree.map(np.asarray, tracks))
         return memory, found
 

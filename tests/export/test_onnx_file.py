@@ -5,7 +5,7 @@ import pytest
 import tiny_model
 
 from stan_jax.export import onnx_file
-from tests.export import flat_runs, onnx_runs
+from tests.export import doc_runs, flat_runs, onnx_runs
 
 
 def _runner(model):
@@ -58,6 +58,12 @@ def test_model_says_what_it_is_and_nothing_of_where_it_was_made(case, model):
     assert b"/somewhere/of/mine" not in content
     used = {node.op_type for node in model.graph.node}
     assert "NonMaxSuppression" in used
+
+
+def test_program_of_the_docs_tracks_with_onnxruntime_alone(tmp_path):
+    case = flat_runs.case("openmmlab")
+    onnx_file.write(case.flat, tmp_path / "tracker.onnx")
+    doc_runs.check(doc_runs.tracks("onnxruntime", tmp_path), case)
 
 
 def test_model_of_a_clip_takes_its_frames_at_once_and_leaves_out_those_not_valid():
