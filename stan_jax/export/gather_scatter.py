@@ -128,7 +128,7 @@ def _both(graph: Graph, first: Value | None, other: Value) -> Value:
 
 
 def _sum(graph: Graph, first: Value, other: Value) -> Value:
-    if first.array is not None and not first.array.any():  # but a shape nothing to add
+    if first.array is not None and not first.array.any():  # adds nothing
         shape = np.broadcast_shapes(first.shape, other.shape)
         if np.broadcast_shapes(first.held, other.held) == other.held:
             return other._replace(shape=shape)

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-# Types that onnxruntime has few operators for, and in which to compute instead.
+# Types that runtimes have few operators for, and in which to compute instead.
 WIDER = {
     "int8": "int32",
     "uint8": "int32",
