@@ -29,6 +29,7 @@ HOUSE = (
     ("published", "other people's weights"),
     ("pretrained", "a trained model on disk: record, load"),
     ("dealing, inference", "videos of a dataset become tracks"),
+    ("export", "a tracker for other runtimes: JAX to ONNX"),
     ("planning", "programs compiled for machines elsewhere"),
     ("video", "overlays, pages, reports"),
     ("commands", "the subcommands of stan"),

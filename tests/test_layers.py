@@ -30,6 +30,7 @@ FLOORS = (
     "stan_jax.pretrained",
     "stan_jax.dealing",
     "stan_jax.inference",
+    "stan_jax.export",
     "stan_jax.planning",
     "stan_jax.video",
     "stan_jax.commands",

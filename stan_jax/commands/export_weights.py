@@ -1,5 +1,7 @@
 """Weights of ours under the names of another system, as safetensors.
 
+Weights alone: for a tracker that runs elsewhere see `stan export`.
+
     stan export-weights runs/mine mine.safetensors --family mmdet
 
 What the other system has no name for, such as the attention, goes under our own name

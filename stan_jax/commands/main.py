@@ -22,7 +22,8 @@ COMMANDS = {
     "convert": ("convert", "other formats become the official json, and back"),
     "plan": ("plan", "what a config takes of machines that are not here"),
     "import": ("import_weights", "published weights become a start for training"),
-    "export-weights": ("export_weights", "weights of ours under the names of others"),
+    "export": ("export", "a whole tracker for other runtimes: ONNX, jax.export"),
+    "export-weights": ("export_weights", "weights alone, under the names of others"),
 }
 
 

@@ -1,7 +1,5 @@
 """Greedy non-maximum suppression of overlapping boxes."""
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
@@ -11,13 +9,13 @@ from stan_jax.ops import boxes as box_ops
 _BLOCK = 256  # rows whose overlaps exist at one time; the fastest of 64..512 on a CPU
 
 
-@partial(jax.jit, static_argnames="threshold")
+@jax.jit
 def nms(
     boxes: Float[Array, "n 4"],
     scores: Float[Array, " n"],
     valid: Bool[Array, " n"],
     *,
-    threshold: float,
+    threshold: float | Float[Array, ""],
     groups: Int[Array, " n"] | None = None,
 ) -> Bool[Array, " n"]:
     """Return whether each box survives greedy suppression, in the order of the input.

@@ -1,5 +1,6 @@
 """The one door to a trained model: a folder or file becomes a tracker."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,13 +68,18 @@ def tracker_of(
 
     place = programs.folder()
     program = make() if place is None else KeptProgram(found, make, place)
-    absent = [path for path in program.paths if path not in arrays]
+    require(source, program.paths, arrays)
+    values = {path: jnp.asarray(arrays[path]) for path in program.paths}
+    return Tracker(program, parameters.from_paths(values), found.categories)
+
+
+def require(source: str | Path, paths: Sequence[str], arrays: dict[str, Any]) -> None:
+    """Raise InputError unless all these paths of a model have arrays."""
+    absent = [path for path in paths if path not in arrays]
     if absent:
         parts = sorted({path.split("/")[1] for path in absent})
         rule = f"holds no {', '.join(parts)}: train with it as init_from"
         raise InputError(source, "", rule)
-    values = {path: jnp.asarray(arrays[path]) for path in program.paths}
-    return Tracker(program, parameters.from_paths(values), found.categories)
 
 
 def read_record(source: str | Path, *, best: bool = False) -> Record:

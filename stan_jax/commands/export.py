@@ -1,0 +1,74 @@
+"""A tracker as a file that other runtimes run: detection, masks, ids and memory in it.
+
+    stan export --model runs/mine --format onnx --out tracker.onnx
+    stan export --model runs/mine --format jax --out tracker      # a folder
+
+Of one frame, or of --clip T at once. The memory goes in and out by name, memory_* and
+new_memory_*; docs/export.md has a program that uses it. For weights alone, under the
+names of mmdet or torchvision: `stan export-weights`.
+"""
+
+import argparse
+import importlib.util
+import time
+from pathlib import Path
+
+from stan_jax.errors import InputError
+
+FORMATS = ("onnx", "jax")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of this command to its parser."""
+    parser.add_argument("--model", required=True, help="what `stan track` takes")
+    parser.add_argument("--format", required=True, choices=FORMATS)
+    parser.add_argument(
+        "--out", required=True, help="the file to write; of jax the folder"
+    )
+    parser.add_argument(
+        "--canvas", metavar="H,W", help="padded size of frames (that of the model)"
+    )
+    parser.add_argument(
+        "--clip", type=int, metavar="T", help="frames of a call (one, without an axis)"
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    """Write the file and print what it is."""
+    from stan_jax.files import require_place
+
+    canvas_hw = _pair(args.canvas)
+    require_place(args.out, args.model)
+    if args.format == "onnx" and importlib.util.find_spec("onnx") is None:
+        raise InputError("onnx", "", "is not installed", "pip install onnx")
+    from stan_jax.export.flat import open_tracker
+
+    begun = time.perf_counter()
+    tracker = open_tracker(args.model, canvas_hw=canvas_hw, length=args.clip)
+    if args.format == "onnx":
+        from stan_jax.export import onnx_file
+
+        onnx_file.write(tracker, args.out)
+    else:
+        from stan_jax.export import jax_folder
+
+        jax_folder.write(tracker, args.out)
+    seconds = time.perf_counter() - begun
+    files = [Path(args.out), *Path(args.out).glob("*")]
+    size = sum(path.stat().st_size for path in files if path.is_file())
+    height, width = tracker.canvas_hw
+    what = "one frame" if args.clip is None else f"{args.clip} frames"
+    print(f"{args.out}: {size / 1e6:.1f} MB, {seconds:.0f} s")
+    print(
+        f"{what} of {width} x {height} a call, {len(tracker.record.categories)} classes"
+    )
+
+
+def _pair(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    try:
+        height, width = (int(side) for side in text.split(","))
+    except ValueError:
+        raise InputError("--canvas", "", f"must be H,W, is '{text}'") from None
+    return height, width
