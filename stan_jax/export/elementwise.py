@@ -139,6 +139,7 @@ WRITERS: dict[str, Callable] = {
     "exp2": _composed(lambda of, x: of("Exp", of("Mul", x, np.log(2)))),
     "expm1": _composed(lambda of, x: of("Sub", of("Exp", x), 1)),
     "log": _plain("Log"),
+    "log2": _composed(lambda of, x: of("Div", of("Log", x), np.log(2))),
     "log1p": _composed(lambda of, x: of("Log", of("Add", x, 1))),
     "sqrt": _plain("Sqrt"),
     "rsqrt": _composed(lambda of, x: of("Reciprocal", of("Sqrt", x))),

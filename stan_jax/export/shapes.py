@@ -121,6 +121,13 @@ def _broadcast(graph: Graph, eqn: Any, x: Value, *rest: Value) -> Value:
     return reshaped(graph, x, between)._replace(shape=tuple(shape))
 
 
+def _tile(graph: Graph, eqn: Any, x: Value) -> Value:
+    pairs = list(zip(eqn.params["reps"], x.shape, strict=True))
+    apart = reshaped(graph, x, [n for _, side in pairs for n in (1, side)])
+    many = tuple(n for pair in pairs for n in pair)
+    return reshaped(graph, apart._replace(shape=many), eqn.outvars[0].aval.shape)
+
+
 def _concatenate(graph: Graph, eqn: Any, *parts: Value) -> Value:
     return joined(graph, parts, eqn.params["dimension"])
 
@@ -224,6 +231,7 @@ WRITERS: dict[str, Callable] = {
     "squeeze": _reshape,
     "transpose": _transpose,
     "broadcast_in_dim": _broadcast,
+    "tile": _tile,
     "concatenate": _concatenate,
     "stack": _stack,
     "unstack": _unstack,

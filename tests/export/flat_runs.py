@@ -31,6 +31,17 @@ MODELS: dict[str, dict[str, Any]] = {
 }
 
 
+# An attention to maps that were attended to themselves, frame by frame in a clip too.
+CARRIED: dict[str, Any] = dict(
+    key_channels=4,
+    strides=(16, 32),
+    scale=0.05,
+    frames=2,
+    value_source="both",
+    stored="attended",
+)
+
+
 class Case(NamedTuple):
     """A model, how it tracks, and the same as arrays by name."""
 
@@ -57,13 +68,13 @@ class Case(NamedTuple):
         return memory, found
 
 
-def case(preset, length=None):
+def case(preset, length=None, **changes):
     """A tiny model with the conventions and the association of a preset."""
     chosen = presets.get(preset)
     model = dict(
         conventions=chosen.conventions._asdict(),
         background_columns=chosen.background_columns,
-        **MODELS[preset],
+        **(MODELS[preset] | changes),
     )
     built = tiny_model.build(**model)
     about = record.from_config(tiny_workdir.config(**model), tiny_workdir.NAMES)

@@ -67,7 +67,7 @@ def test_program_of_the_docs_tracks_with_onnxruntime_alone(tmp_path):
 
 
 def test_model_of_a_clip_takes_its_frames_at_once_and_leaves_out_those_not_valid():
-    case = flat_runs.case("openmmlab", length=3)
+    case = flat_runs.case("openmmlab", length=3, sta=flat_runs.CARRIED)
     run = _runner(onnx_file.model_of(case.flat))
     memory = {f"memory_{name}": x for name, x in case.flat.memory.items()}
     found = []

@@ -22,6 +22,8 @@ CASES = [
         X[:, 0, 0],
     ),
     ("broadcast_in_dim", lambda x: jnp.broadcast_to(x, (5, 2, 3)), np.float32(7)),
+    ("tile", lambda x: jnp.tile(x, (2, 1, 3)), X),
+    ("tile", lambda x: jnp.tile(x[:, :, None], (1, 1, 2, 3)) * 2, X),
     ("concatenate", lambda x: jnp.concatenate([x, x[:, :1]], 1), TRUE),
     ("concatenate", lambda x: jnp.concatenate([x, x[:, :0]], 1), X),
     ("stack", lambda x: jnp.stack([x, 2 * x], 1), X),
