@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+# In the order of tests/conftest.py, which puts what takes longest first.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 DEMO := --config=configs/shapes_sta.py --workdir=runs/demo
 
 .DEFAULT_GOAL := help
@@ -28,14 +30,14 @@ demo: $(VENV)/.has-tb
 	$(BIN)/python eval.py --workdir=runs/demo
 
 test: $(VENV)/.has-test
-	$(BIN)/python -m pytest -n 2 --dist loadfile --durations=15 $(ARGS)
+	$(PYTEST) --durations=15 $(ARGS)
 
 # A target of its own: tests that trace take 1.4 times as long with every line watched.
 coverage: ARGS += --cov=stan_jax --cov-report=term:skip-covered
 coverage: test
 
 fast: $(VENV)/.has-test
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" $(ARGS)
+	$(PYTEST) -m "not slow" $(ARGS)
 
 # What tests and notebook need is installed as well: ty looks into the optional packages.
 lint: $(VENV)/.has-test $(VENV)/.has-notebook $(VENV)/.has-lint

@@ -1,6 +1,7 @@
 """Strict JAX, two CPU devices, a compile cache, and where the reference data lie."""
 
 import os
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,6 +21,12 @@ jax.config.update(
     os.environ.get("STAN_JAX_CACHE", str(Path.home() / ".cache/stan_jax/xla")),
 )
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the files of whole runs first: begun last, one worker would wait for them."""
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: -slow[item.path])
 
 
 @pytest.fixture
