@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Four nodes of eight GPUs, a process for each GPU. TERM comes two minutes before the time
-# is up: the step is saved, and the job put in line again goes on from there.
+# is up: the step is saved, and the same file, handed in again, goes on from there; so
+# does Slurm by itself where a node is lost.
 #SBATCH --nodes=4
 #SBATCH --ntasks-per-node=8
 #SBATCH --gpus-per-node=8
@@ -10,11 +11,11 @@
 #SBATCH --requeue
 set -euo pipefail
 
-# On a disk that all nodes share, as are the frames and this checkout.
+# On a disk that all nodes share, as are workdir, frames and this checkout.
 export STAN_JAX_CACHE=/shared/stan_jax_cache
-workdir=/shared/runs/mine
 
 srun .venv/bin/python train.py --config=configs/ytvis19_r50_sta.py:scratch \
-  --workdir="$workdir" --coordinator=auto --config.data.num_threads=8
-srun .venv/bin/python eval.py --workdir="$workdir" --coordinator=auto \
-  --annotations=/shared/ytvis/valid.json --frames=/shared/ytvis/valid/JPEGImages
+  --workdir=/shared/runs/mine --coordinator=auto \
+  --config.data.train.annotations=/shared/ytvis/train.json \
+  --config.data.train.frames=/shared/ytvis/train/JPEGImages \
+  --config.run.eval_every=0
