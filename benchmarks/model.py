@@ -44,6 +44,7 @@ def prepare(part, config, variant, detections, batch, accumulate):
     from stan_jax.model import parameters
     from stan_jax.model.build import build
     from stan_jax.model.stan import Thresholds
+    from stan_jax.planning import programs
     from stan_jax.pretrained import record
     from stan_jax.tracking.tracker import Program, Tracker
     from stan_jax.training import mesh, optimizer, train_step
@@ -121,29 +122,13 @@ def prepare(part, config, variant, detections, batch, accumulate):
         state = [mesh.replicate(train_step.start(values.params, tx), one)]
         del model, values
         update = train_step.compiled(update, state[0], pairs)
-        planned = plan(update, state[0])
+        planned = programs.memory(update, state[0], pairs).peak
 
         def call():
             state[0], metrics = update(state[0], pairs)
             jax.block_until_ready(metrics)
 
     return call, per_call, planned
-
-
-def plan(update, state):
-    """Return the most bytes that a compiled update is to hold, its state among them."""
-    import jax
-
-    def of(program):
-        m = program.memory_analysis()
-        parts = m.argument_size_in_bytes + m.output_size_in_bytes
-        return parts + m.temp_size_in_bytes - m.alias_size_in_bytes
-
-    if not hasattr(update, "learn"):
-        return of(update)
-    beside = sum(x.nbytes for x in jax.tree.leaves((state.opt, state.average)))
-    whole = (of(update.begin), of(update.count), of(update.learn))
-    return max(of(update.finish), beside + max(whole))
 
 
 def measure(part, config, variant, detections, batch, accumulate, repeats):

@@ -70,7 +70,7 @@ def evaluate(
         return builder.tracks()
 
     with processes.in_all():
-        truth = _truth(dataset)
+        truth = _truth(dataset) if processes.is_first() else None
     with dealing.tracked(
         dataset.videos, workers, track, out=Path(out), stop=stop, together=together
     ) as found:

@@ -12,7 +12,7 @@ def matched(
 ) -> tuple[Dataset, str]:
     """Return a set with our classes, and a line on what it leaves out, or "".
 
-    Classes are the same if their names are, but for case, spaces and underscores.
+    Classes are the same if their names are, see `plain`.
     Objects of classes that are none of ours are dropped.
 
     Args:
@@ -21,14 +21,14 @@ def matched(
         also one of ours, but means another thing. Names of other sets may stand in it.
     Raises: InputError if the set has none of our classes, or the map names none.
     """
-    label_of = {_plain(c.name): i for i, c in reversed([*enumerate(ours)])}
+    label_of = {plain(c.name): i for i, c in reversed([*enumerate(ours)])}
     for theirs, name in class_map.items():
-        if name and _plain(name) not in label_of:
+        if name and plain(name) not in label_of:
             rule = f"'{name}' must be a class that is trained on: {_names(ours)}"
             raise InputError("data.class_map", theirs, rule)
-    named = {_plain(theirs): name for theirs, name in class_map.items()}
+    named = {plain(theirs): name for theirs, name in class_map.items()}
     labels = [
-        label_of.get(_plain(named.get(_plain(c.name), c.name)))
+        label_of.get(plain(named.get(plain(c.name), c.name)))
         for c in dataset.categories
     ]
     if all(label is None for label in labels):
@@ -65,8 +65,9 @@ def _relabelled(
     )
 
 
-def _plain(name: str) -> str:
-    return " ".join(name.replace("_", " ").casefold().split())
+def plain(name: str) -> str:
+    """Return the name of a class as it is compared: without case, _ and -."""
+    return " ".join(name.replace("_", " ").replace("-", " ").casefold().split())
 
 
 def _names(categories: Sequence[Category]) -> str:

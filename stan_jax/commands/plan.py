@@ -106,6 +106,7 @@ def config_of(name: str, changes: Sequence[str]) -> dict[str, Any]:
     from pathlib import Path
 
     from stan_jax.errors import InputError
+    from stan_jax.pretrained import record
 
     path, _, argument = name.partition(":")
     if not Path(path).is_file():
@@ -126,7 +127,7 @@ def config_of(name: str, changes: Sequence[str]) -> dict[str, Any]:
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             text = " ".join(str(error).split())[:150]
             raise InputError("--set", change, f"cannot be set: {text}") from None
-    return config.to_dict()
+    return record.modern(config.to_dict())
 
 
 def attempt(

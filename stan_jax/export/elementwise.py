@@ -41,9 +41,7 @@ def _composed(make: Callable) -> Callable:
 
 def _compared(op: str, negated: bool = False) -> Callable:
     def write(graph: Graph, eqn: Any, *inputs: Value) -> Value:
-        given = [graph.wide(x) for x in inputs]
-        if given[0].dtype == bool:  # which only Equal takes
-            given = [graph.cast(x, "int32") for x in given]
+        given = [graph.number(x) for x in inputs]
         found = graph.each(op, *given, dtype=bool)
         return graph.each("Not", found, dtype=bool) if negated else found
 

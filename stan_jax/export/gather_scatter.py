@@ -12,7 +12,7 @@ import numpy as np
 from jax.lax import GatherScatterMode
 
 from stan_jax.export.graph import Graph, Value
-from stan_jax.export.shapes import joined, one, reshaped, sliced
+from stan_jax.export.shapes import between, joined, one, reshaped
 
 
 class Windows(NamedTuple):
@@ -55,6 +55,12 @@ class Windows(NamedTuple):
                 break
             axes, place, found = axes[:-1], place - 1, found + 1
         return found
+
+    @property
+    def table(self) -> tuple[int, ...]:
+        """Shape of the array as a table: its rows, and the axes that make up one."""
+        lead = len(self.sides) - self.tail
+        return math.prod(self.sides[:lead]), *self.sides[lead:]
 
     @property
     def strides(self) -> np.ndarray:
@@ -141,9 +147,7 @@ def read_at(
     """Return the entries of all windows; fill: what stands for those outside."""
     w = windows
     index, inside = rows_of(graph, w, starts)
-    rest = w.sides[len(w.sides) - w.tail :]
-    rows = math.prod(w.sides[: len(w.sides) - w.tail])
-    flat = reshaped(graph, table, (rows, *rest))
+    flat = reshaped(graph, table, w.table)
     found = graph.node("Gather", flat, index, shape=w.places, dtype=table.dtype, axis=0)
     if inside is None or fill is None:
         return found
@@ -162,9 +166,8 @@ def write_at(
     """Return the table with the updates in its windows; those outside are dropped."""
     w, dtype = windows, table.dtype
     index, inside = rows_of(graph, w, starts)
-    rest = w.sides[len(w.sides) - w.tail :]
-    rows = math.prod(w.sides[: len(w.sides) - w.tail])
-    flat = reshaped(graph, table, (rows, *rest))
+    rows, *rest = w.table
+    flat = reshaped(graph, table, w.table)
     if inside is not None:  # one further row, which is then thrown away
         blank = graph.constant(np.zeros([1] * (1 + w.tail), dtype), (1, *rest))
         flat = joined(graph, [flat, blank], 0)
@@ -179,8 +182,7 @@ def write_at(
     )
     found = graph.cast(found, dtype)
     if inside is not None:
-        ends = (rows, *rest)
-        found = sliced(graph, found, [0] * len(ends), ends, [1] * len(ends))
+        found = between(graph, found, 0, 0, rows)
     return reshaped(graph, found, w.sides)
 
 

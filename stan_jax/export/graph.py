@@ -8,16 +8,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-# Types that runtimes have few operators for, and in which to compute instead.
-WIDER = {
-    "int8": "int32",
-    "uint8": "int32",
-    "int16": "int32",
-    "uint16": "int32",
-    "uint32": "int64",
-    "float16": "float32",
-    "bfloat16": "float32",
-}
+WIDER = {"bfloat16": "float32"}  # a type that runtimes have few operators for
 
 
 class Value(NamedTuple):
@@ -120,12 +111,14 @@ class Graph:
         """Return the value in a type that can be computed with."""
         return self.cast(value, WIDER.get(value.dtype.name, value.dtype))
 
+    def number(self, value: Value) -> Value:
+        """Return the value in a type that has an order: truth values as 0 and 1."""
+        return self.cast(value, "int32") if value.dtype == bool else self.wide(value)
+
     def where(self, condition: Value, true: Value, false: Value) -> Value:
         """Return entries of one value where a condition holds, else of the other."""
         dtype = true.dtype
-        if dtype.kind == "b":  # which onnxruntime's Where does not take
-            true, false = (self.cast(x, "int32") for x in (true, false))
-        true, false = self.wide(true), self.wide(false)
+        true, false = self.number(true), self.number(false)  # it takes no truth values
         chosen = self.each("Where", condition, true, false, dtype=true.dtype)
         return self.cast(chosen, dtype)
 

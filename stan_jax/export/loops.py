@@ -7,7 +7,7 @@ import numpy as np
 
 from stan_jax.export.graph import Graph, Value
 from stan_jax.export.jaxpr import write_closed
-from stan_jax.export.shapes import joined, one, reshaped, sliced
+from stan_jax.export.shapes import between, joined, one, reshaped
 
 
 def _call(graph: Graph, eqn: Any, *inputs: Value) -> list[Value] | Value:
@@ -182,9 +182,7 @@ def _unrolled(
 
 
 def _turned(graph: Graph, x: Value) -> Value:
-    starts, ends, steps = [0] * len(x.shape), list(x.shape), [1] * len(x.shape)
-    starts[0], ends[0], steps[0] = x.shape[0] - 1, -1, -1
-    return sliced(graph, x, starts, ends, steps)
+    return between(graph, x, 0, x.shape[0] - 1, -1, -1)
 
 
 WRITERS: dict[str, Callable] = {

@@ -16,7 +16,7 @@ def _reduction(op: str) -> Callable:
         axes, out = eqn.params["axes"], eqn.outvars[0].aval
         if not axes:
             return x
-        given = graph.cast(x, "int32") if x.dtype == bool else graph.wide(x)
+        given = graph.number(x)
         along = graph.constant(np.array(axes, np.int64))
         found = graph.node(
             op, given, along, shape=out.shape, dtype=given.dtype, keepdims=0

@@ -79,11 +79,18 @@ def sliced(
     return new._replace(shape=tuple(shape))
 
 
+def between(
+    graph: Graph, value: Value, axis: int, start: int, end: int, step: int = 1
+) -> Value:
+    """Return the entries from start up to end along one axis; as `sliced`."""
+    starts, ends, steps = [0] * len(value.shape), [*value.shape], [1] * len(value.shape)
+    starts[axis], ends[axis], steps[axis] = start, end, step
+    return sliced(graph, value, starts, ends, steps)
+
+
 def one(graph: Graph, value: Value, axis: int, number: int) -> Value:
     """Return one entry along an axis, which stays."""
-    starts, ends = [0] * len(value.shape), list(value.shape)
-    starts[axis], ends[axis] = number, number + 1
-    return sliced(graph, value, starts, ends, [1] * len(ends))
+    return between(graph, value, axis, number, number + 1)
 
 
 def joined(graph: Graph, parts: Sequence[Value], axis: int) -> Value:
@@ -115,10 +122,10 @@ def _transpose(graph: Graph, eqn: Any, x: Value) -> Value:
 
 def _broadcast(graph: Graph, eqn: Any, x: Value, *rest: Value) -> Value:
     shape, axes = eqn.outvars[0].aval.shape, eqn.params["broadcast_dimensions"]
-    between = [1] * len(shape)
+    sides = [1] * len(shape)
     for side, axis in zip(x.shape, axes, strict=True):
-        between[axis] = side
-    return reshaped(graph, x, between)._replace(shape=tuple(shape))
+        sides[axis] = side
+    return reshaped(graph, x, sides)._replace(shape=tuple(shape))
 
 
 def _tile(graph: Graph, eqn: Any, x: Value) -> Value:
@@ -148,9 +155,7 @@ def _unstack(graph: Graph, eqn: Any, x: Value) -> list[Value]:
 def _split(graph: Graph, eqn: Any, x: Value) -> list[Value]:
     found, axis, first = [], eqn.params["axis"], 0
     for size in eqn.params["sizes"]:
-        starts, ends = [0] * len(x.shape), list(x.shape)
-        starts[axis], ends[axis] = first, first + size
-        found.append(sliced(graph, x, starts, ends, [1] * len(x.shape)))
+        found.append(between(graph, x, axis, first, first + size))
         first += size
     return found
 
@@ -187,9 +192,9 @@ def padded(graph: Graph, x: Value, value: Value, config: Sequence[tuple]) -> Val
     config: how many before, after and between along each axis; below 0 takes away.
     """
     config = [tuple(int(n) for n in ends) for ends in config]  # JAX has some of NumPy
-    for axis, (_, _, between) in enumerate(config):
-        if between and x.shape[axis]:
-            x = _spread(graph, x, value, axis, between)
+    for axis, (_, _, gap) in enumerate(config):
+        if gap and x.shape[axis]:
+            x = _spread(graph, x, value, axis, gap)
     ends = [(low, high) for low, high, _ in config]
     if not any(low or high for low, high in ends):
         return x
@@ -207,18 +212,17 @@ def padded(graph: Graph, x: Value, value: Value, config: Sequence[tuple]) -> Val
     return sliced(graph, found, starts, stops, [1] * len(shape))
 
 
-def _spread(graph: Graph, x: Value, value: Value, axis: int, between: int) -> Value:
+def _spread(graph: Graph, x: Value, value: Value, axis: int, number: int) -> Value:
     """Copies of a value between the entries along an axis, none after the last."""
     side = x.shape[axis]
     before, after = x.shape[: axis + 1], x.shape[axis + 1 :]
     rows = reshaped(graph, x, (*before, 1, *after))
-    gap = (*before, between, *after)
+    gap = (*before, number, *after)
     blank = reshaped(graph, value, (1,) * len(gap))._replace(shape=gap)
     rows = joined(graph, [rows, blank], axis + 1)
-    whole = reshaped(graph, rows, (*before[:-1], side * (between + 1), *after))
-    ends = list(whole.shape)
-    ends[axis] -= between
-    return sliced(graph, whole, [0] * len(ends), ends, [1] * len(ends))
+    total = side * (number + 1)
+    whole = reshaped(graph, rows, (*before[:-1], total, *after))
+    return between(graph, whole, axis, 0, total - number)
 
 
 def is_empty(value: Value) -> bool:

@@ -16,9 +16,7 @@ def _top(
     graph: Graph, x: Value, k: int, axis: int, *, largest: bool
 ) -> tuple[Value, Value]:
     """The k first along an axis, and where they were, int64."""
-    given = graph.wide(x)
-    if given.dtype == bool:
-        given = graph.cast(given, "int32")
+    given = graph.number(x)
     shape = list(x.shape)
     shape[axis] = k
     number = graph.constant(np.array([k], np.int64))
@@ -51,9 +49,7 @@ def _sort(graph: Graph, eqn: Any, *inputs: Value) -> list[Value]:
 def _best(op: str) -> Callable:
     def write(graph: Graph, eqn: Any, x: Value) -> Value:
         (axis,), out = eqn.params["axes"], eqn.outvars[0].aval
-        given = graph.wide(x)
-        if given.dtype == bool:
-            given = graph.cast(given, "int32")
+        given = graph.number(x)
         index = graph.node(
             op, given, shape=out.shape, dtype=np.int64, axis=axis, keepdims=0
         )

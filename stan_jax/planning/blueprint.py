@@ -48,8 +48,7 @@ def update(
     """
     run, loss = config["run"], config["loss"]
     rule = dict(config["optim"])
-    accumulate = rule.pop("accumulate", 1)  # configs of before have not these three
-    average, shard_state = run.get("average", 0.0), run.get("shard_state", False)
+    accumulate, shard_state = rule.pop("accumulate"), run["shard_state"]
     meshes.check_batch(config["data"]["batch"], mesh, accumulate)
     tx = optimizer.build(its.values.params, **rule, frozen=its.frozen_paths)
     its_update = train_step.make_train_step(
@@ -64,13 +63,13 @@ def update(
         sampling=Sampling(**loss["sampling"]),
         kinds=LossKinds(**loss["kinds"]),
         dtype=run["dtype"],
-        average=average,
+        average=run["average"],
         accumulate=accumulate,
         shard_state=shard_state,
     )
 
     def begin(params: PyTree) -> TrainState:
-        return train_step.start(params, tx, average=average)
+        return train_step.start(params, tx, average=run["average"])
 
     shapes = jax.eval_shape(begin, its.values.params)
     cuts = layout.cuts(shapes, mesh.size if shard_state else 1)

@@ -68,7 +68,8 @@ def update(config: Mapping[str, Any], classes: int, machine: Machine) -> Cost:
         flops = figures.flops(jax.make_jaxpr(given[0])(*given[1:]).jaxpr)
         compiled = train_step.compiled(*given, machine.options)
         spent = time.monotonic() - clock[0], time.process_time() - clock[1]
-        return Cost(*_of(compiled, *given[1:], flops), *spent)
+        peak, found = memory(compiled, *given[1:]), _collectives(compiled)
+        return Cost(peak, flops, found, *spent)
 
     return _deeply(costs)
 
@@ -97,26 +98,32 @@ def tracker(config: Mapping[str, Any], classes: int, machine: Machine) -> Cost:
     return _deeply(costs)
 
 
-def _of(
-    update: Any, state: TrainState, pairs: Pair, flops: int
-) -> tuple[Memory, int, dict[str, Collective]]:
+def memory(update: Any, state: TrainState, pairs: Pair) -> Memory:
+    """Return what a compiled update takes of a device where it takes most.
+
+    state, pairs: that it is compiled for; arrays, or their shapes and places.
+    """
     if not isinstance(update, AccumulatedUpdate):
-        found = figures.collectives(update.as_text())
-        return figures.memory(update), flops, found
+        return figures.memory(update)
     kept = figures.bytes_on_device((state.opt, state.average))
     sums = figures.bytes_on_device(state.params)
     each = [
-        (1, figures.memory(update.begin, kept), update.begin),
-        (update.parts, figures.memory(update.count, kept + sums), update.count),
-        (update.parts, figures.memory(update.learn, kept), update.learn),
-        (1, figures.memory(update.finish, figures.bytes_on_device(pairs)), None),
+        figures.memory(update.begin, kept),
+        figures.memory(update.count, kept + sums),
+        figures.memory(update.learn, kept),
+        figures.memory(update.finish, figures.bytes_on_device(pairs)),
     ]
-    code = sum(memory.code for _, memory, _ in each)
-    memory = max((m._replace(code=code) for _, m, _ in each), key=lambda m: m.peak)
-    programs = [(times, program or update.finish) for times, _, program in each]
-    texts = [(times, figures.collectives(p.as_text())) for times, p in programs]
-    found = figures.joined([found for times, found in texts for _ in range(times)])
-    return memory, flops, found
+    code = sum(part.code for part in each)
+    return max((m._replace(code=code) for m in each), key=lambda m: m.peak)
+
+
+def _collectives(update: Any) -> dict[str, Collective]:
+    """Those of a step: each part of a batch has its own."""
+    if not isinstance(update, AccumulatedUpdate):
+        return figures.collectives(update.as_text())
+    of_parts = [update.count, update.learn] * update.parts
+    calls = [update.begin, *of_parts, update.finish]
+    return figures.joined([figures.collectives(x.as_text()) for x in calls])
 
 
 def _deeply(function: Callable[[], Cost]) -> Cost:

@@ -196,7 +196,8 @@ def modern(config: Mapping[str, Any]) -> dict[str, Any]:
 
     Until November 2026 thresholds stood among the arguments of the model, kinds of
     losses in `loss.sampling`, association directly in `tracking`, and a backbone alone
-    had a setting of its own; a batch was never cut, and no mean was kept.
+    had a setting of its own; batch and state were never cut, no mean was kept, stills
+    stood still.
     """
     config = json.loads(json.dumps(config))
     model, tracking = config["model"], config["tracking"]
@@ -227,7 +228,13 @@ def modern(config: Mapping[str, Any]) -> dict[str, Any]:
         tracking["association"] = {k: tracking.pop(k, v) for k, v in defaults.items()}
         given = {"first_frame": "self", "legacy_paste": False} | tracking
         config["tracking"] = given
-    for section, name, value in (("optim", "accumulate", 1), ("run", "average", 0.0)):
+    for section, name, value in (
+        ("optim", "accumulate", 1),
+        ("run", "average", 0.0),
+        ("run", "shard_state", False),
+        ("data", "class_map", {}),
+        ("data", "still_motion", 0.0),
+    ):
         config.get(section, {}).setdefault(name, value)
     if "backbone_from" in config:
         backbone = config.pop("backbone_from")

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from stan_jax import presets
+from stan_jax.annotations.classes import plain
 from stan_jax.errors import InputError
 from stan_jax.model import parameters
 from stan_jax.model.parameters import Parameters
@@ -155,7 +156,7 @@ def _taken(
         raise InputError(source, "", "; ".join(wrong[:4]) + more)
     lines = [f"started from {source}"]
     if list(old) != list(new) and "box_head" in parts:
-        known = {_plain(name) for name in old} & {_plain(name) for name in new}
+        known = {plain(name) for name in old} & {plain(name) for name in new}
         lines.append(f"classes that both name: {len(known)} of {len(new)}; others anew")
     if untouched:
         lines.append(f"begin anew: {', '.join(sorted(untouched))}")
@@ -192,8 +193,8 @@ def _by_class(
 ) -> np.ndarray:
     """The fresh array with the columns of the classes that both sides name."""
     result = np.array(fresh)
-    there = {_plain(name): i for i, name in enumerate(old)}
-    pairs = [(i, there[_plain(n)]) for i, n in enumerate(new) if _plain(n) in there]
+    there = {plain(name): i for i, name in enumerate(old)}
+    pairs = [(i, there[plain(n)]) for i, n in enumerate(new) if plain(n) in there]
     # Behind the last class stands the background, on both sides or not.
     ends = (
         result.shape[-1] > len(new) * per_class,
@@ -211,7 +212,3 @@ def _by_class(
 
 def _part(path: str) -> str:
     return path.split("/")[1]
-
-
-def _plain(name: str) -> str:
-    return name.lower().replace(" ", "_").replace("-", "_")

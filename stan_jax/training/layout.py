@@ -6,7 +6,7 @@ from jax.sharding import PartitionSpec
 from jaxtyping import PyTree
 
 AXIS = "data"  # of the mesh
-SMALL = 1024  # numbers; an array of fewer is not worth a gathering of its own
+SMALL = 1024  # numbers; arrays of fewer are thousandths of a model
 
 
 def cuts(tree: PyTree, devices: int) -> PyTree:

@@ -87,7 +87,12 @@ def whole(tree: PyTree, mesh: jax.sharding.Mesh) -> PyTree:
     if all(x.is_fully_replicated for x in jax.tree.leaves(tree)):
         return tree
     every = NamedSharding(mesh, PartitionSpec())
-    return jax.jit(lambda x: x, out_shardings=every)(tree)
+    return jax.jit(_same, out_shardings=every)(tree)
+
+
+def _same(tree: PyTree) -> PyTree:
+    # Not a lambda: at each evaluation it would be another, and compiled anew.
+    return tree
 
 
 def _placed(tree: PyTree, how: PyTree, mesh: jax.sharding.Mesh) -> PyTree:
