@@ -103,6 +103,12 @@ def test_resumed_run_says_which_settings_are_others(tmp_path, capsys):
     train.note_config(path, config)
     train.note_config(path, config)
     assert capsys.readouterr().out == ""
+    before = config.copy_and_resolve_references()
+    for section, name in (("run", "shard_state"), ("data", "class_map")):
+        del before[section][name]  # which are not settings that a run had changed
+    path.write_text(before.to_json_best_effort())
+    train.note_config(path, config)
+    assert capsys.readouterr().out == ""
     config.seed, config.data.train.frames = 3, "elsewhere"
     train.note_config(path, config)
     assert capsys.readouterr().out.splitlines() == [

@@ -30,7 +30,7 @@ def labels_of(dataset):
 
 
 def test_names_decide_and_neither_order_nor_case_nor_underscores():
-    theirs = a_set("tennis  racket", "DOG", labels=(0, 1, 1))
+    theirs = a_set("tennis - racket", "DOG", labels=(0, 1, 1))
     got, line = classes.matched(theirs, OURS, {})
     assert got.categories == OURS
     assert labels_of(got) == [(100, 1), (101, 0), (102, 0)]

@@ -73,6 +73,15 @@ def test_spread_cuts_large_arrays_and_whole_puts_them_together(two):
     assert meshes.whole(copies := meshes.replicate(tree, two), two) is copies
 
 
+def test_state_in_pieces_is_put_together_by_one_program(two, monkeypatch):
+    traces, same = [], meshes._same
+    monkeypatch.setattr(meshes, "_same", lambda x: traces.append(1) or same(x))
+    cut = meshes.spread({"kernel": np.arange(4096.0).reshape(64, 64)}, two)
+    for _ in range(2):
+        meshes.whole(cut, two)
+    assert len(traces) == 1
+
+
 def test_make_mesh_is_in_the_order_of_processes_however_they_are_wired(monkeypatch):
     real = jax.devices()
     monkeypatch.setattr(jax, "devices", lambda: real[::-1])
