@@ -41,7 +41,8 @@ from stan_jax.pretrained.record import Record
 from stan_jax.pretrained.start import start
 from stan_jax.signals import Signals
 from stan_jax.tracking.frame_tracks import FrameTracks
-from stan_jax.tracking.tracker import Program, Tracker
+from stan_jax.tracking.program import Program
+from stan_jax.tracking.tracker import Tracker
 from stan_jax.training import mesh as meshes
 from stan_jax.training import optimizer, processes, train_step
 from stan_jax.training.losses import LossKinds, Sampling

@@ -46,7 +46,8 @@ def prepare(part, config, variant, detections, batch, accumulate):
     from stan_jax.model.stan import Thresholds
     from stan_jax.planning import programs
     from stan_jax.pretrained import record
-    from stan_jax.tracking.tracker import Program, Tracker
+    from stan_jax.tracking.program import Program
+    from stan_jax.tracking.tracker import Tracker
     from stan_jax.training import mesh, optimizer, train_step
     from stan_jax.training.losses import LossKinds, Sampling
     from stan_jax.types import Pair

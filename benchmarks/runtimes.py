@@ -1,10 +1,10 @@
-"""What a frame of a whole tracker takes in onnxruntime and in JAX, and if they agree.
+"""What a frame of a whole tracker takes in each runtime, and if they agree with JAX.
 
     python benchmarks/runtimes.py --rounds=20 --json=runtimes.json
 
 640 x 360, random weights, moving discs, from the files that `stan export` writes. Each
 runtime is a process that waits; they are called in turn, so that a busy minute meets
-both, and the ratio is the median over the turns. Before, each walks through the first
+all, and the ratio is the median over the turns. Before, each walks through the first
 frames, and what it finds in them is compared.
 """
 
@@ -25,7 +25,7 @@ import compare  # noqa: E402
 import numpy as np  # noqa: E402
 import turns  # noqa: E402
 
-RUNTIMES = ("jax", "onnxruntime")
+RUNTIMES = ("jax", "onnxruntime", "openvino")
 COMPARED = 10  # frames
 SHOWN = ("valid", "ids", "labels", "scores", "boxes", "masks")
 
@@ -68,20 +68,16 @@ def make(config, folder):
 
 def runner(runtime, folder):
     """Return the memory of no frame, and results by name for inputs by name."""
-    if runtime == "onnxruntime":
-        import onnxruntime
+    if runtime != "jax":
+        from stan_jax.runtimes.sessions import open_session
 
-        session = onnxruntime.InferenceSession(folder / "tracker.onnx")
-        kinds = {"float": np.float32, "int32": np.int32, "bool": bool}
+        session = open_session(folder / "tracker.onnx", runtime)
         memory = {
-            x.name: np.zeros(x.shape, kinds[x.type[7:-1]])
-            for x in session.get_inputs()
-            if x.name.startswith("memory_")
+            name: np.zeros(*given)
+            for name, given in session.inputs.items()
+            if name.startswith("memory_")
         }
-        names = [x.name for x in session.get_outputs()]
-        return memory, lambda given: dict(
-            zip(names, session.run(None, given), strict=True)
-        )
+        return memory, session.run
     import jax
     from jax import export
     from safetensors.numpy import load_file
@@ -132,9 +128,9 @@ def serve(runtime, folder):
     turns.serve(call)
 
 
-def agreement(folder):
-    """Return how many rows differ, and by how much the numbers of the others do."""
-    one, other = (dict(np.load(folder / f"{name}.npz")) for name in RUNTIMES)
+def agreement(folder, runtime):
+    """Return how many rows are not JAX's, and by how much numbers of the others are."""
+    one, other = (dict(np.load(folder / f"{name}.npz")) for name in ("jax", runtime))
     rows = one["valid"] & other["valid"]
     found: dict = {
         name: int((one[name] != other[name]).sum())
@@ -168,7 +164,7 @@ def main():
 
 
 def measure(args, folder):
-    """Make the files, time both runtimes in turn, print and keep the figures."""
+    """Make the files, time the runtimes in turn, print and keep the figures."""
     script = [sys.executable, __file__]
     command = [*script, f"--config={args.config}", f"--make={folder}"]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
@@ -196,10 +192,12 @@ def measure(args, folder):
             for key in ("seconds", "gigabytes")
         )
         print(f"{name:12} {seconds:.3f} s a frame, {memory:.2f} GB")
-    low, ratio, high = compare.spread(found["onnxruntime"], found["jax"])
-    print(f"onnxruntime takes {ratio:.2f} ({low:.2f} to {high:.2f}) of the time of JAX")
-    agreed = agreement(folder)
-    print(f"of {COMPARED} frames: {agreed}")
+    agreed = {}
+    for name in RUNTIMES[1:]:
+        low, ratio, high = compare.spread(found[name], found["jax"])
+        print(f"{name} takes {ratio:.2f} ({low:.2f} to {high:.2f}) of the time of JAX")
+        agreed[name] = agreement(folder, name)
+        print(f"of {COMPARED} frames: {agreed[name]}")
     if args.json:
         report = dict(machine=compare.machine(), date=time.strftime("%F"), made=made)
         report |= dict(turns=found, agreement=agreed)

@@ -57,7 +57,8 @@ def cost(args):
     from stan_jax.model import parameters
     from stan_jax.model.build import build
     from stan_jax.pretrained import record
-    from stan_jax.tracking.tracker import Program, Tracker
+    from stan_jax.tracking.program import Program
+    from stan_jax.tracking.tracker import Tracker
     from stan_jax.training import mesh
     from stan_jax.video.recording import Recording
 

@@ -18,6 +18,7 @@ HOUSE = (
     ("media", "videos, images and cameras as frames; mp4"),
     ("model", "what is learned: backbone, pyramid, STA, heads"),
     ("tracking", "memory queue, walk over frames, tracker"),
+    ("runtimes", "exported trackers in onnxruntime, OpenVINO"),
     ("training", "losses, one update, devices"),
     ("annotations", "the official json and other formats"),
     ("loading", "annotations and frames as arrays"),

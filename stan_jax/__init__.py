@@ -20,14 +20,11 @@ if TYPE_CHECKING:
     from stan_jax.model.build import assemble, build
     from stan_jax.model.stan import STAN, Conventions, Thresholds
     from stan_jax.pretrained.load import load
+    from stan_jax.runtimes.exported import open_exported
     from stan_jax.tracking.frame_tracks import FrameTracks
     from stan_jax.tracking.memory import Association
-    from stan_jax.tracking.tracker import (
-        Program,
-        Settings,
-        State,
-        Tracker,
-    )
+    from stan_jax.tracking.program import Program, Settings
+    from stan_jax.tracking.tracker import State, Tracker
 
 __version__ = "0.1.0"
 __all__ = [
@@ -46,6 +43,7 @@ __all__ = [
     "build",
     "evaluate",
     "load",
+    "open_exported",
 ]
 _HOMES = {
     "stan_jax.errors": ("InputError",),
@@ -54,14 +52,11 @@ _HOMES = {
     "stan_jax.model.build": ("assemble", "build"),
     "stan_jax.model.stan": ("STAN", "Conventions", "Thresholds"),
     "stan_jax.pretrained.load": ("load",),
+    "stan_jax.runtimes.exported": ("open_exported",),
     "stan_jax.tracking.frame_tracks": ("FrameTracks",),
     "stan_jax.tracking.memory": ("Association",),
-    "stan_jax.tracking.tracker": (
-        "Program",
-        "Settings",
-        "State",
-        "Tracker",
-    ),
+    "stan_jax.tracking.program": ("Program", "Settings"),
+    "stan_jax.tracking.tracker": ("State", "Tracker"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -16,6 +16,7 @@ from stan_jax.results import writer as results
 from stan_jax.results.readers import Truth
 from stan_jax.results.writer import ResultsWriter, TrackBuilder, TrackResult
 from stan_jax.tracking.frame_tracks import FrameTracks
+from stan_jax.tracking.program import on_device
 from stan_jax.tracking.tracker import Tracker
 from stan_jax.training import mesh, processes
 
@@ -50,7 +51,7 @@ def evaluate(
     workers = mesh.workers() if devices is None else list(devices)
     ids = [category.id for category in dataset.categories]
     mine = [d for d in workers if d.process_index == jax.process_index()]
-    on = {d: tracker if len(workers) == 1 else tracker.on(d) for d in mine}
+    on = {d: tracker if len(workers) == 1 else on_device(tracker, d) for d in mine}
     one_at_a_time = Lock()
 
     def track(

@@ -15,9 +15,14 @@ Boxes are half-open xyxy float32 pixels of the padded frame, everywhere. Classes
 through `jit`, `vmap`, `scan` and `tree.map` under the shape checks of the tests.
 """
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from jaxtyping import Array, Bool, Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
+
+if TYPE_CHECKING:
+    from jaxtyping import Array
+else:
+    Array = Any  # of NumPy where another runtime computes: this file needs no JAX
 
 
 class Pair(NamedTuple):

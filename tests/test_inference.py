@@ -10,6 +10,7 @@ from stan_jax.annotations import youtube_vis
 from stan_jax.errors import InputError
 from stan_jax.evaluation import youtube_vis_ap
 from stan_jax.shapes import generate
+from stan_jax.tracking.program import on_device
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +77,7 @@ def test_two_devices_give_the_results_of_one_byte_for_byte(tmp_path, tracker):
 
 def test_tracker_on_a_device_computes_there(tracker):
     device = jax.devices()[1]
-    moved = tracker.on(device)
+    moved = on_device(tracker, device)
     state, _ = moved.step(moved.start(64, 96), np.zeros((64, 96, 3), np.uint8))
     for x in jax.tree.leaves((moved.parameters, state.memory)):
         assert x.devices() == {device}

@@ -11,7 +11,8 @@ from stan_jax.model import build as builder
 from stan_jax.model import parameters
 from stan_jax.model.stan import STAN, Thresholds
 from stan_jax.tracking.memory import Association, MatchWeights
-from stan_jax.tracking.tracker import Program, Settings, Tracker
+from stan_jax.tracking.program import Program, Settings
+from stan_jax.tracking.tracker import Tracker
 
 CANVAS = (64, 96)
 SETTINGS: dict[str, Any] = dict(

@@ -13,6 +13,7 @@ import importlib.util
 import time
 from pathlib import Path
 
+from stan_jax.commands import objects
 from stan_jax.errors import InputError
 
 FORMATS = ("onnx", "jax")
@@ -31,6 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--clip", type=int, metavar="T", help="frames of a call (one, without an axis)"
     )
+    objects.add_arguments(parser, score="that of the model")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -38,13 +40,19 @@ def run(args: argparse.Namespace) -> None:
     from stan_jax.files import require_place
 
     canvas_hw = _pair(args.canvas)
+    objects.check(args)
     require_place(args.out, args.model)
     if args.format == "onnx" and importlib.util.find_spec("onnx") is None:
         raise InputError("onnx", "", "is not installed", "pip install onnx")
-    from stan_jax.export.flat import open_tracker
+    from stan_jax.export import flat
+    from stan_jax.pretrained import load
 
     begun = time.perf_counter()
-    tracker = open_tracker(args.model, canvas_hw=canvas_hw, length=args.clip)
+    found, arrays = load.read(args.model)
+    changes = objects.changes(args, found.settings, found.categories)
+    found = found._replace(settings=load.changed(found.settings, changes))
+    options = {"canvas_hw": canvas_hw, "length": args.clip}
+    tracker = flat.tracker_of(args.model, found, arrays, **options)
     if args.format == "onnx":
         from stan_jax.export import onnx_file
 

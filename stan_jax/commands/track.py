@@ -4,6 +4,7 @@
     stan track a.mp4 b.mov frames/ --model masktrack.pth --out found --score 0.5
     stan track 0 --model runs/mine --max-frames 300           # the first camera
     ffmpeg ... -f matroska - | stan track - --model runs/mine
+    stan track street.mp4 --model tracker.onnx --runtime openvino    # without JAX
 
 Reads video files, folders and globs of images, "-" for a pipe, the number of a camera,
 rtsp, http and tcp addresses. Leaves overlay.mp4, tracks.jsonl and index.html, which a
@@ -15,26 +16,44 @@ import argparse
 import contextlib
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from stan_jax.commands import objects
 from stan_jax.errors import InputError
 
 if TYPE_CHECKING:
     from stan_jax.media.source import Source
     from stan_jax.signals import Signals
+    from stan_jax.tracking.frame_tracks import FrameTracks
     from stan_jax.tracking.tracker import Tracker
     from stan_jax.video.screen import Screen
 
 ROOM = 64 << 20  # bytes that a disk must have free before a video is begun
+SCORE = 0.3  # of a detection
+
+
+class Model(NamedTuple):
+    """An opened model: what tracks, what it is called, what of its tracks is wanted."""
+
+    tracker: "Tracker"
+    name: str
+    choose: "Callable[[FrameTracks], FrameTracks]" = lambda tracks: tracks
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of this command to its parser."""
     parser.add_argument("inputs", nargs="+", metavar="INPUT", help="what is tracked")
     parser.add_argument(
-        "--model", required=True, help="folder of train.py or `stan import`, or weights"
+        "--model",
+        required=True,
+        help="folder of train.py or `stan import`, weights, or file of `stan export`",
+    )
+    parser.add_argument(
+        "--runtime",
+        choices=("jax", "onnxruntime", "openvino"),
+        help="onnxruntime for files of `stan export`, else jax",
     )
     parser.add_argument("--out", default="tracks", help="folder of the files (tracks)")
     parser.add_argument(
@@ -51,18 +70,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="memory starts anew at scene cuts",
     )
-    found = parser.add_argument_group("which objects")
-    found.add_argument(
-        "--score", type=float, default=0.3, metavar="X", help="of a detection (0.3)"
-    )
-    found.add_argument("--classes", nargs="+", metavar="NAME", help="only these")
-    found.add_argument("--max-objects", type=int, metavar="N", help="in a frame")
-    found.add_argument(
-        "--class-agnostic-nms",
-        action="store_true",
-        help="one box at a place, whatever its class",
-    )
-    found.add_argument(
+    which = objects.add_arguments(parser, score=str(SCORE))
+    which.add_argument(
         "--min-frames", type=int, default=1, metavar="N", help="from a track's n-th on"
     )
     parser.add_argument(
@@ -107,7 +116,7 @@ def run(args: argparse.Namespace) -> int:
         screen = stack.enter_context(Screen("stan track")) if args.show else None
         model = open_model(args)
         if live:
-            warm_up(model[0])
+            warm_up(model.tracker)
         for number, opener in enumerate(openers, start=1):
             try:
                 source = sources.pop() if sources else opener()
@@ -133,13 +142,12 @@ def check(args: argparse.Namespace) -> None:
     from stan_jax.video.draw import PARTS
     from stan_jax.video.recording import ALSO
 
-    for name, minimum in (("max_objects", 1), ("min_frames", 1), ("line_width", 1)):
+    objects.check(args)
+    for name, minimum in (("min_frames", 1), ("line_width", 1)):
         value = getattr(args, name)
         if value is not None and value < minimum:
             option = "--" + name.replace("_", "-")
             raise InputError(option, "", f"must be at least {minimum}, is {value}")
-    if not 0 <= args.score < 1:
-        raise InputError("--score", "", f"must lie in [0, 1), is {args.score}")
     if not 0 < args.fps <= 1000:
         raise InputError("--fps", "", f"must be above 0, is {args.fps}")
     if not 0 <= args.trail < float("inf"):
@@ -190,8 +198,20 @@ def require_free(args: argparse.Namespace, folder: Path) -> None:
     require_room(folder, ROOM)
 
 
-def open_model(args: argparse.Namespace) -> "tuple[Tracker, str]":
-    """Return the tracker and what it is; print it and where it runs."""
+def open_model(args: argparse.Namespace) -> Model:
+    """Return the model; print what it is and where it runs."""
+    from stan_jax.runtimes.exported import SUFFIX
+
+    exported = Path(args.model).suffix == SUFFIX
+    runtime = args.runtime or ("onnxruntime" if exported else "jax")
+    if exported != (runtime != "jax"):
+        kind = "files of stan export --format onnx"
+        rule = f"is for {kind}" if not exported else f"cannot be jax for {kind}"
+        raise InputError("--runtime", "", rule)
+    return (_exported if exported else _trained)(args, runtime)
+
+
+def _trained(args: argparse.Namespace, _: str) -> Model:
     import jax
 
     from stan_jax.pretrained import load
@@ -199,23 +219,42 @@ def open_model(args: argparse.Namespace) -> "tuple[Tracker, str]":
 
     mesh.configure(cpu_devices=1, platform=args.device)
     found, arrays = load.read(args.model)
-    changes: dict[str, Any] = {"score_threshold": args.score}
-    if args.max_objects is not None:
-        changes["detections"] = args.max_objects
-        changes["slots"] = max(found.settings.slots, args.max_objects)
-    if args.class_agnostic_nms:
-        changes["class_agnostic_nms"] = True
-    if args.classes:
-        changes["classes"] = labels(args.classes, found.categories)
+    args.score = SCORE if args.score is None else args.score
+    changes = objects.changes(args, found.settings, found.categories)
     tracker = load.tracker_of(args.model, found, arrays, **changes)
-    origin = f"step {found.step}" if found.step else found.origin
-    height, width = found.settings.canvas
     device = jax.devices()[0]
+    origin = f"step {found.step}" if found.step else found.origin
+    return _told(args, tracker, origin, f"{device.platform} ({device.device_kind})")
+
+
+def _exported(args: argparse.Namespace, runtime: str) -> Model:
+    from stan_jax.runtimes.exported import open_exported
+
+    if args.class_agnostic_nms:
+        cure = "stan export --class-agnostic-nms"
+        rule = "is fixed when a tracker is exported"
+        raise InputError("--class-agnostic-nms", "", rule, cure)
+    if args.device not in (None, "cpu"):
+        raise InputError("--device", "", f"of {runtime} is cpu, is {args.device}")
+    tracker = open_exported(args.model, runtime)
+    args.score = SCORE if args.score is None else args.score
+    choose = objects.shown(args, tracker.categories)
+    model = _told(args, tracker, "exported", f"cpu ({runtime})")
+    least = tracker.settings.score_threshold
+    if args.score > least:
+        print(f"shown   from a score of {args.score}, tracked from {least}")
+    return model._replace(choose=choose)
+
+
+def _told(
+    args: argparse.Namespace, tracker: "Tracker", origin: str, device: str
+) -> Model:
+    height, width = tracker.settings.canvas
     print(
-        f"model   {args.model}, {origin}, {len(found.categories)} classes, "
-        f"canvas {height} x {width}\ndevice  {device.platform} ({device.device_kind})"
+        f"model   {args.model}, {origin}, {len(tracker.categories)} classes, "
+        f"canvas {height} x {width}\ndevice  {device}"
     )
-    return tracker, f"{args.model}, {origin}"
+    return Model(tracker, f"{args.model}, {origin}")
 
 
 def warm_up(tracker: "Tracker") -> None:
@@ -229,17 +268,9 @@ def warm_up(tracker: "Tracker") -> None:
     print(f"ready after {time.monotonic() - began:.1f} s")
 
 
-def labels(wanted: Sequence[str], categories: Sequence[str]) -> tuple[int, ...]:
-    """Return the labels of classes by name. Raises: InputError for unknown ones."""
-    if wrong := [name for name in wanted if name not in categories]:
-        rule = f"the model knows no {', '.join(wrong)}, but {', '.join(categories)}"
-        raise InputError("--classes", "", rule)
-    return tuple(sorted(categories.index(name) for name in set(wanted)))
-
-
 def track(
     args: argparse.Namespace,
-    model: "tuple[Tracker, str]",
+    model: Model,
     source: "Source",
     folder: Path,
     signals: "Signals",
@@ -250,7 +281,7 @@ def track(
     from stan_jax.video.draw import Style
     from stan_jax.video.recording import Recording
 
-    tracker, name = model
+    tracker, name, choose = model
     style = Style(
         line_width=args.line_width,
         hide=frozenset(filter(None, args.hide.split(","))),
@@ -278,6 +309,7 @@ def track(
         for frame, tracks in tracker.pairs(source):
             if not pace.frames and not compiled:
                 bar.line(f"ready after {time.monotonic() - begun:.1f} s")
+            tracks = choose(tracks)
             recording.add(frame, tracks)
             evicted = tracks.evicted
             pace.add(1 if source.live else tracker.settings.clip_length)

@@ -15,12 +15,10 @@ from stan_jax.errors import InputError
 from stan_jax.model import parameters
 from stan_jax.pretrained import load, record
 from stan_jax.pretrained.record import Record
-from stan_jax.tracking.tracker import FRAMES_PER_S, TICKS, Program
-from stan_jax.types import MemoryQueue, Tracks
-
-FORMAT = "1"  # of what the names mean
-MEMORY, NEW = "memory_", "new_memory_"
-SEEN = "frames_valid"  # of a clip: `valid` is a result
+from stan_jax.runtimes import names
+from stan_jax.tracking.program import Program
+from stan_jax.tracking.tracker import FRAMES_PER_S, TICKS
+from stan_jax.types import Tracks
 
 
 class FlatTracker:
@@ -57,7 +55,7 @@ class FlatTracker:
         self.length, self.record = length, found._replace(settings=settings)
         self._program = Program(*load.blueprint(found), settings)
         self.weights = {path: np.asarray(weights[path]) for path in self._program.paths}
-        self.memory = _flat(self._program.empty(self.canvas_hw))
+        self.memory = names.flat(self._program.empty(self.canvas_hw))
 
     @property
     def inputs(self) -> dict[str, jax.ShapeDtypeStruct]:
@@ -65,20 +63,25 @@ class FlatTracker:
         _, frames, size_hw, valid, clock = self._program.shapes(
             self.length or 1, self.canvas_hw
         )
-        table = {"frames": frames, "size_hw": size_hw, SEEN: valid, "clock": clock}
+        table = {
+            names.FRAMES: frames,
+            names.SIZE: size_hw,
+            names.SEEN: valid,
+            names.CLOCK: clock,
+        }
         if self.length is None:
             frame = jax.ShapeDtypeStruct(frames.shape[1:], frames.dtype)
             now = jax.ShapeDtypeStruct((), clock.dtype)
-            table = {"frame": frame, "size_hw": size_hw, "clock": now}
+            table = {names.FRAME: frame, names.SIZE: size_hw, names.CLOCK: now}
         return table | {
-            MEMORY + name: jax.ShapeDtypeStruct(x.shape, x.dtype)
+            names.MEMORY + name: jax.ShapeDtypeStruct(x.shape, x.dtype)
             for name, x in self.memory.items()
         }
 
     @property
     def outputs(self) -> list[str]:
         """Names of the results, in the order of the models."""
-        return [*Tracks._fields, *(NEW + name for name in self.memory)]
+        return [*Tracks._fields, *(names.NEW + name for name in self.memory)]
 
     def __call__(
         self, weights: Mapping[str, Any], inputs: Mapping[str, Any]
@@ -86,23 +89,20 @@ class FlatTracker:
         """Return the results by name, given weights by path and inputs by name."""
         rest = dict(inputs)
         if self.length is None:
-            rest["frames"], rest["clock"] = rest.pop("frame")[None], rest["clock"][None]
-            rest[SEEN] = jnp.ones(1, bool)
-        memory = self._program.empty(self.canvas_hw)._replace(
-            features=tuple(
-                rest[f"{MEMORY}{name}"] for name in self.memory if _is_map(name)
-            ),
-            **{k: rest[MEMORY + k] for k in self.memory if not _is_map(k)},
-        )
+            rest[names.FRAMES] = rest.pop(names.FRAME)[None]
+            rest[names.CLOCK] = rest[names.CLOCK][None]
+            rest[names.SEEN] = jnp.ones(1, bool)
+        memory = names.nested({k: rest[names.MEMORY + k] for k in self.memory})
+        order = names.FRAMES, names.SIZE, names.SEEN, names.CLOCK
         new, tracks = self._program.traced(
             parameters.nested(weights, self._program.like),
             memory,
-            *(rest[name] for name in ("frames", "size_hw", SEEN, "clock")),
+            *(rest[name] for name in order),
         )
         if self.length is None:
             tracks = jax.tree.map(lambda x: x[0], tracks)
         results = _blank(tracks)._asdict()
-        return results | {NEW + name: x for name, x in _flat(new).items()}
+        return results | {names.NEW + name: x for name, x in names.flat(new).items()}
 
     def metadata(self) -> dict[str, str]:
         """Return what a program needs to know of the model beside it, as json texts."""
@@ -110,7 +110,7 @@ class FlatTracker:
         about.pop("origin")  # may be a path of whoever trained it
         classes = about.pop("categories")
         values = about | {
-            "format": FORMAT,
+            "format": names.FORMAT,
             "canvas": list(self.canvas_hw),
             "clip": self.length,
             "classes": classes,
@@ -127,23 +127,16 @@ class FlatTracker:
         }
 
 
-def open_tracker(source: str | Path, **options: Any) -> FlatTracker:
-    """Return the tracker of what `stan_jax.load` opens; options: see `FlatTracker`."""
-    found, arrays = load.read(source)
+def tracker_of(
+    source: str | Path, found: Record, arrays: Mapping[str, Any], **options: Any
+) -> FlatTracker:
+    """Return the tracker of what `load.read` gave; options: see `FlatTracker`.
+
+    Raises: InputError for a source without some of the arrays, and as `FlatTracker`.
+    """
     paths = parameters.by_path(load.blueprint(found)[1])
     load.require(source, list(paths), arrays)
     return FlatTracker(found, arrays, **options)
-
-
-def _flat(memory: MemoryQueue) -> dict[str, Any]:
-    """The memory by name: its maps are numbered, the finest first."""
-    table = memory._asdict()
-    maps = table.pop("features")
-    return {f"features_{n}": x for n, x in enumerate(maps)} | table
-
-
-def _is_map(name: str) -> bool:
-    return name.startswith("features_")
 
 
 def _blank(tracks: Tracks) -> Tracks:
@@ -154,6 +147,6 @@ def _blank(tracks: Tracks) -> Tracks:
         valid = tracks.valid.reshape(*tracks.valid.shape, *[1] * (sides[1] - sides[0]))
         return jnp.where(valid, x, other)
 
-    names = ("boxes", "labels", "scores", "masks")
-    values = {name: kept(getattr(tracks, name), 0) for name in names}
+    shown = ("boxes", "labels", "scores", "masks")
+    values = {name: kept(getattr(tracks, name), 0) for name in shown}
     return tracks._replace(**values, ids=kept(tracks.ids, -1))

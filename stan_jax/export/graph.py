@@ -44,6 +44,7 @@ class Graph:
         self._own: set[str] = set()  # tensors that nodes of this very graph give
         self._full: dict[tuple[str, tuple[int, ...]], Value] = {}
         self.constants: dict[tuple, onnx.TensorProto] = {}  # of the root alone
+        self.reshaped: dict[str, Value] = {}  # what a Reshape of this graph was given
         self._names = 0
 
     def inner(self) -> "Graph":
@@ -121,6 +122,10 @@ class Graph:
         true, false = self.number(true), self.number(false)  # it takes no truth values
         chosen = self.each("Where", condition, true, false, dtype=true.dtype)
         return self.cast(chosen, dtype)
+
+    def unshaped(self, value: Value) -> Value:
+        """Return what a value was made of, if it only has other sides."""
+        return self.reshaped.get(value.name, value)
 
     def full(self, value: Value) -> Value:
         """Return the value with all its sides as long as they are."""

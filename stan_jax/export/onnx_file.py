@@ -8,6 +8,7 @@ from stan_jax.export import suppression
 from stan_jax.export.convert import onnx_of
 from stan_jax.export.flat import FlatTracker
 from stan_jax.files import replacing
+from stan_jax.runtimes.seal import sealed
 
 
 def model_of(tracker: FlatTracker) -> onnx.ModelProto:
@@ -33,6 +34,6 @@ def model_of(tracker: FlatTracker) -> onnx.ModelProto:
 
 def write(tracker: FlatTracker, path: str | Path) -> None:
     """Write the model of a tracker to a file."""
-    content = model_of(tracker).SerializeToString()
+    content = sealed(model_of(tracker).SerializeToString())
     with replacing(path) as temporary:
         temporary.write_bytes(content)

@@ -24,8 +24,13 @@ def reshaped(graph: Graph, value: Value, shape: Sequence[int]) -> Value:
             value = graph.full(value)
     if value.array is not None:
         return graph.constant(value.array.reshape(held), shape)
+    # Of several in a row only the last: OpenVINO (2026.4) mistakes others' layout.
+    value = graph.unshaped(value)
+    if value.held == held:
+        return value._replace(shape=shape)
     sides = graph.constant(np.array(held, np.int64))
     new = graph.node("Reshape", _whole(value), sides, shape=held, dtype=value.dtype)
+    graph.reshaped[new.name] = value
     return new._replace(shape=shape)
 
 
@@ -37,6 +42,9 @@ def transposed(graph: Graph, value: Value, order: Sequence[int]) -> Value:
     shape, held = ([sides[n] for n in order] for sides in (value.shape, value.held))
     if value.array is not None:
         return graph.constant(value.array.transpose(order), shape)
+    long = [axis for axis in order if value.shape[axis] != 1]
+    if long == sorted(long):  # only sides of 1 go elsewhere
+        return reshaped(graph, value, shape)
     new = graph.node(
         "Transpose", _whole(value), shape=held, dtype=value.dtype, perm=order
     )

@@ -13,7 +13,7 @@ from stan_jax.planning import blueprint, figures
 from stan_jax.planning.figures import Collective, Memory
 from stan_jax.planning.machines import Machine
 from stan_jax.pretrained import record
-from stan_jax.tracking.tracker import Program
+from stan_jax.tracking.program import Program
 from stan_jax.training import train_step
 from stan_jax.training.train_step import AccumulatedUpdate, TrainState
 from stan_jax.types import Pair

@@ -1,6 +1,6 @@
 """The one door to a trained model: a folder or file becomes a tracker."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,9 @@ from stan_jax.model.parameters import Parameters
 from stan_jax.pretrained import checkpoint, programs, start
 from stan_jax.pretrained.programs import KeptProgram
 from stan_jax.pretrained.record import Record
-from stan_jax.tracking.tracker import Program, Tracker
+from stan_jax.runtimes.exported import SUFFIX, open_exported
+from stan_jax.tracking.program import Program
+from stan_jax.tracking.tracker import Tracker
 
 
 def load(
@@ -25,14 +27,21 @@ def load(
         tracker = stan_jax.load("runs/mine", score_threshold=0.3)
 
     Args:
-      source: a workdir of train.py, a folder of `stan import`, or a published file.
+      source: a workdir of train.py, a folder of `stan import`, a published file, or one
+        of `stan export --format onnx`, which `open_exported` opens without JAX.
       step: of a checkpoint; default the newest.
       best: take the checkpoint with the best AP.
       changes: fields of `Settings`, `Association` or `Thresholds` that are to differ
         from those it was trained with.
     Raises: InputError where nothing there can be read, for a backbone alone, and for a
-      name or value of `changes` that does not suit the model.
+      name or value of `changes` that does not suit the model, or any for an exported
+      one.
     """
+    if Path(source).suffix == SUFFIX:
+        if step is not None or best or changes:
+            rule = "was fixed when it was exported: nothing can be chosen"
+            raise InputError(source, "", rule, "export it anew with what is to differ")
+        return open_exported(source)
     found, arrays = read(source, step=step, best=best)
     return tracker_of(source, found, arrays, **changes)
 
@@ -73,7 +82,9 @@ def tracker_of(
     return Tracker(program, parameters.from_paths(values), found.categories)
 
 
-def require(source: str | Path, paths: Sequence[str], arrays: dict[str, Any]) -> None:
+def require(
+    source: str | Path, paths: Sequence[str], arrays: Mapping[str, Any]
+) -> None:
     """Raise InputError unless all these paths of a model have arrays."""
     absent = [path for path in paths if path not in arrays]
     if absent:

@@ -22,8 +22,8 @@ from stan_jax.model import parameters
 from stan_jax.model.parameters import Parameters
 from stan_jax.pretrained import record
 from stan_jax.pretrained.record import Record
-from stan_jax.tracking import tracker
-from stan_jax.tracking.tracker import Program
+from stan_jax.tracking import program as walk
+from stan_jax.tracking.program import Program
 from stan_jax.types import MemoryQueue, Tracks
 
 ROOT = Path(__file__).parents[1]
@@ -63,7 +63,7 @@ class KeptProgram:
         exported, _ = self._at(self.settings.clip_length, canvas_hw)
         args, _ = jax.tree.unflatten(exported.in_tree, exported.in_avals)
         # On the device, as what `clip` gives back: else it would be compiled twice.
-        return jax.device_put(tracker.zeros(args[1]), jax.local_devices()[0])
+        return jax.device_put(walk.zeros(args[1]), jax.local_devices()[0])
 
     def clip(self, values: Parameters, memory, frames, size_hw, valid, clock):
         """Run it, as `Program.clip`."""

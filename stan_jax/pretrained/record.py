@@ -14,7 +14,7 @@ from stan_jax.errors import InputError
 from stan_jax.model.build import architecture
 from stan_jax.model.stan import Conventions, Thresholds
 from stan_jax.tracking.memory import Association, MatchWeights
-from stan_jax.tracking.tracker import Settings
+from stan_jax.tracking.program import Settings
 
 FORMAT = 1
 # Of the frames that published weights were trained on, YouTube-VIS's 360 x 640.

@@ -1,61 +1,30 @@
-"""A tracker for frames from anywhere: arrays in, tracks with masks of true size out."""
+"""A tracker for frames from anywhere: arrays in, tracks with masks of true size out.
+
+What computes is handed to it: the program in JAX, or a file in another runtime. Needs
+no JAX itself.
+"""
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
-from stan_jax import compiling
 from stan_jax.errors import InputError
 from stan_jax.masks import codec
 from stan_jax.masks.codec import RLE
+from stan_jax.masks.paste import paste
 from stan_jax.media.open import open_source
 from stan_jax.media.source import Frame, Source, Window
-from stan_jax.model import parameters
-from stan_jax.model.parameters import Parameters
-from stan_jax.model.stan import Thresholds
 from stan_jax.ops import canvas as canvases
-from stan_jax.ops import masks
-from stan_jax.tracking import rollout
 from stan_jax.tracking.frame_tracks import FrameTracks
-from stan_jax.tracking.memory import Association
 from stan_jax.types import MemoryQueue, Tracks
 
 # `expire_after` counts frames of the sets that models learn from: YouTube-VIS has 6 of
 # them a second. Frames with times of their own are counted so, whatever their rate.
 FRAMES_PER_S = 6
 TICKS = 1000  # of the memory's clock, from one such frame to the next
-
-
-class Settings(NamedTuple):
-    """Settings that a trained model tracks with; none changes its parameters.
-
-    Args:
-      canvas: landscape (height, width) in pixels that frames are padded to; portrait
-        videos get its transpose.
-      scale_hw: bounds of the sides of a frame inside it.
-      clip_length: frames that go through the model at once in `Tracker.track`.
-      slots: tracks that the memory holds.
-      first_frame: see `rollout.clip`.
-      legacy_paste: see `masks.paste`.
-      dtype: of the computation, "float32" or "bfloat16".
-      association: how detections are matched to tracks.
-      thresholds: which detections are kept.
-    """
-
-    canvas: tuple[int, int]
-    scale_hw: tuple[int, int]
-    clip_length: int
-    slots: int
-    first_frame: str
-    legacy_paste: bool
-    dtype: str
-    association: Association
-    thresholds: Thresholds
 
 
 class State(NamedTuple):
@@ -71,95 +40,6 @@ class State(NamedTuple):
         return self.before + int(self.memory.frame)
 
 
-class Program:
-    """The compiled walk over frames; parameters are an argument.
-
-    One program is traced for each canvas orientation and number of frames.
-    Raises: InputError where the settings do not suit the model or one another; found
-    here, not after hours of training.
-    """
-
-    def __init__(self, structure: Any, like: Parameters, settings: Settings):
-        """structure, like: of the model, see `parameters.split`; no value is kept."""
-        canvases.check(settings.canvas, [settings.scale_hw])
-        parameters.check_dtype(settings.dtype)
-        for name in ("clip_length", "slots"):
-            if (value := getattr(settings, name)) < 1:
-                raise InputError(name, "", f"must be above 0, is {value}")
-        self.settings = settings
-        self.traces = 0
-        self.ran = False  # else it is compiled when the first frames come
-        self._structure = structure
-        self.like = like = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), like
-        )
-        self._empty: dict[tuple[int, int], MemoryQueue] = {}  # by canvas
-        association = settings.association
-        if association.expire_after is not None:
-            if (value := association.expire_after) < 1:
-                raise InputError("expire_after", "", f"must be above 0, is {value}")
-            association = association._replace(expire_after=TICKS * value)
-
-        def clip(values, memory, frames, size_hw, valid, clock):
-            self.traces += 1  # runs while tracing only
-            return rollout.clip(
-                self.model(values),
-                memory,
-                frames,
-                size_hw,
-                valid,
-                thresholds=settings.thresholds,
-                association=association,
-                first_frame=settings.first_frame,
-                clock=clock,
-            )
-
-        # Two: one that others may trace into theirs, one with options of the compiler.
-        self.traced = traced = jax.jit(clip)
-        self.clip = compiling.jit_for_frames(lambda *given: traced(*given))
-        # The trace is kept for the first landscape video.
-        jax.eval_shape(
-            self.traced, like, *self.shapes(settings.clip_length, settings.canvas)
-        )
-
-    @property
-    def paths(self) -> list[str]:
-        """Paths of the parameters that it reads."""
-        return sorted(parameters.by_path(self.like))
-
-    def model(self, values: Parameters) -> Any:
-        """Return the model itself with these parameters, for a look inside."""
-        return parameters.merge(self._structure, values, self.settings.dtype)
-
-    def shapes(self, length: int, canvas_hw: tuple[int, int]) -> tuple[Any, ...]:
-        """Return what `clip` takes behind the parameters, as shapes."""
-        return (
-            jax.tree.map(
-                lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), self.empty(canvas_hw)
-            ),
-            jax.ShapeDtypeStruct((length, *canvas_hw, 3), jnp.uint8),
-            jax.ShapeDtypeStruct((2,), jnp.int32),
-            jax.ShapeDtypeStruct((length,), bool),
-            jax.ShapeDtypeStruct((length,), jnp.int32),
-        )
-
-    def empty(self, canvas_hw: tuple[int, int]) -> MemoryQueue:
-        """Return the memory of a video that has not begun."""
-        if canvas_hw not in self._empty:
-
-            def start(values):
-                model = self.model(values)
-                return rollout.start(model, canvas_hw, slots=self.settings.slots)
-
-            self._empty[canvas_hw] = zeros(jax.eval_shape(start, self.like))
-        return self._empty[canvas_hw]
-
-
-def zeros(shapes: MemoryQueue) -> MemoryQueue:
-    """Return a memory of zeros; of NumPy, which needs no compiling."""
-    return jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
-
-
 class Tracker:
     """A program with parameters: tracks the objects of any frames.
 
@@ -170,28 +50,20 @@ class Tracker:
     Frames are RGB, uint8 [height width 3], and need not fit the canvas: they are scaled
     to it, and the masks back. Both ways give the same tracks; memory does not grow.
 
-    program: a `Program`, or what has its members. categories: names by label. device:
-    that computes, if it is not where JAX would by itself.
+    Args:
+      program: that walks over the frames, with `settings`, `empty`, `clip` and `ran`
+        of a `Program`; of its settings `canvas`, `scale_hw`, `clip_length` and
+        `legacy_paste` are enough.
+      values: its parameters.
+      categories: names of the classes by label.
     """
 
-    def __init__(
-        self,
-        program: Any,
-        values: Parameters,
-        categories: Sequence[str] = (),
-        *,
-        device: jax.Device | None = None,
-    ):
+    def __init__(self, program: Any, values: Any, categories: Sequence[str] = ()):
         self.program, self.parameters = program, values
-        self.categories, self._device = tuple(categories), device
-
-    def on(self, device: jax.Device) -> "Tracker":
-        """Return the same tracker on a device, with parameters of its own there."""
-        values = jax.device_put(self.parameters, device)
-        return Tracker(self.program, values, self.categories, device=device)
+        self.categories = tuple(categories)
 
     @property
-    def settings(self) -> Settings:
+    def settings(self) -> Any:
         """Settings of its program."""
         return self.program.settings
 
@@ -204,10 +76,7 @@ class Tracker:
         """
         size_hw = _checked_size(height if width is None else (height, width))
         canvas_hw = canvases.canvas_of(*size_hw, self.settings.canvas)
-        memory = self.program.empty(canvas_hw)
-        if self._device is not None:
-            memory = jax.device_put(memory, self._device)
-        return State(memory, size_hw)
+        return State(self.program.empty(canvas_hw), size_hw)
 
     def fitted_hw(self, size_hw: tuple[int, int]) -> tuple[int, int]:
         """Return the height and width at which the model sees frames of this size."""
@@ -383,7 +252,7 @@ class Tracker:
             raise InputError("state", "", f"{rule}, is a {type(state).__name__}")
         wanted = self.start(state.size_hw).memory
         sides = [
-            [(x.shape, x.dtype) for x in jax.tree.leaves(memory)]
+            [(x.shape, x.dtype) for x in (*memory.features, *memory[1:])]
             for memory in (wanted, state.memory)
         ]
         if sides[0] != sides[1]:
@@ -438,7 +307,7 @@ def _pasted(
     legacy: bool,
 ) -> RLE:
     """Run lengths of the mask in its frame."""
-    top, left, soft = masks.paste(probs, box, frame_hw, legacy=legacy)
+    top, left, soft = paste(probs, box, frame_hw, legacy=legacy)
     drawn = soft > 0.5 if legacy else soft >= 0.5
     return codec.encode_part(drawn, (top, left), frame_hw)
 

@@ -43,6 +43,20 @@ def test_onnx_is_one_file_of_the_canvas_and_clip_asked_for(folder, tmp_path, cap
         onnxruntime.InferenceSession(out.read_bytes()[:-100])
 
 
+def test_objects_to_look_for_are_chosen_at_export(folder, tmp_path, capsys):
+    out = tmp_path / "tracker.onnx"
+    words = f"export --model {folder} --format onnx --out {out}".split()
+    which = "--score 0.3 --classes dog cow --max-objects 4 --class-agnostic-nms"
+    main.main([*words, *which.split()])
+    about = onnxruntime.InferenceSession(out).get_modelmeta().custom_metadata_map
+    found = json.loads(about["thresholds"])
+    assert (found["score_threshold"], found["detections"]) == (0.3, 4)
+    assert (found["classes"], found["class_agnostic_nms"]) == ([1, 2], True)
+    assert "--score: must lie in [0, 1), is 2" in _refused(*words[1:], "--score", "2")
+    rule = "--classes: the model knows no horse, but cat, dog, cow"
+    assert rule in _refused(*words[1:], "--classes", "horse")
+
+
 def test_jax_is_a_folder_of_program_and_weights(folder, tmp_path, capsys):
     out = tmp_path / "tracker"
     main.main(["export", "--model", str(folder), "--format", "jax", "--out", str(out)])

@@ -108,6 +108,80 @@ def test_file_iterator_and_frame_by_frame_agree(model, clip, tmp_path):
     assert from_images[3].seconds is None
 
 
+@pytest.fixture(scope="module")
+def exported(model):
+    path = model / "tracker.onnx"
+    words = f"export --model {model} --format onnx --score 0.05 --out {path}"
+    main.main(words.split())
+    return path
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_an_exported_file_tracks_as_its_model(
+    model, exported, clip, tmp_path, capsys, runtime
+):
+    which = ["--score", "0.05"]
+    wanted = track(model, tmp_path / "model", clip, options=which)
+    capsys.readouterr()
+    which += ["--runtime", runtime]
+    found = track(exported, tmp_path / "file", clip, options=which)
+    printed = capsys.readouterr().out
+    assert f"{exported}, exported, 3 classes, canvas 64 x 96" in printed
+    assert f"cpu ({runtime})" in printed
+    assert "compiling ..." not in printed
+    assert len(wanted) == len(found) == 12
+    for row, other in zip(wanted, found, strict=True):
+        for name in ("id", "class"):
+            ours = [x[name] for x in row["tracks"]]
+            assert ours == [x[name] for x in other["tracks"]]
+        ours, theirs = ([x["box"] for x in r["tracks"]] for r in (row, other))
+        np.testing.assert_allclose(ours, theirs, atol=0.02)
+
+
+def test_of_an_exported_file_options_choose_what_is_shown(
+    exported, clip, tmp_path, capsys
+):
+    def rows(name, *options):
+        lines = track(exported, tmp_path / name, clip, options=options)
+        return [[x["id"] for x in line["tracks"]] for line in lines], lines
+
+    plain, lines = rows("plain", "--score", "0.05")
+    assert "shown" not in capsys.readouterr().out
+    high, _ = rows("high", "--score", "0.9")
+    assert "shown   from a score of 0.9, tracked from 0.05" in capsys.readouterr().out
+    above = [[x["id"] for x in r["tracks"] if x["score"] >= 0.9] for r in lines]
+    assert high == above != plain
+    few, _ = rows("few", "--score", "0.05", "--max-objects", "2")
+    assert few == [row[:2] for row in plain]
+    one = lines[0]["tracks"][0]["class"]
+    of_one, _ = rows("one", "--score", "0.05", "--classes", one)
+    assert of_one == [
+        [x["id"] for x in r["tracks"] if x["class"] == one] for r in lines
+    ]
+    assert of_one != plain
+
+
+def test_options_that_an_exported_file_cannot_follow_are_one_line(
+    model, exported, clip, tmp_path
+):
+    kind = "files of stan export --format onnx"
+    for given, options, text in (
+        (model, ["--runtime", "openvino"], f"--runtime: is for {kind}"),
+        (exported, ["--runtime", "jax"], f"--runtime: cannot be jax for {kind}"),
+        (exported, ["--device", "cuda"], "--device: of onnxruntime is cpu, is cuda"),
+        (exported, ["--classes", "yak"], "--classes: the model knows no yak"),
+        (
+            exported,
+            ["--class-agnostic-nms"],
+            "--class-agnostic-nms: is fixed when a tracker is exported; "
+            "stan export --class-agnostic-nms",
+        ),
+    ):
+        with pytest.raises(SystemExit) as left:
+            track(given, tmp_path, clip, options=options)
+        assert str(left.value.code).startswith(f"error: {text}")
+
+
 @pytest.mark.parametrize(
     ("name", "how"),
     [

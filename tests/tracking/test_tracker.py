@@ -16,7 +16,8 @@ from stan_jax.model import parameters
 from stan_jax.ops import canvas
 from stan_jax.tracking import rollout, tracker
 from stan_jax.tracking.frame_tracks import FrameTracks
-from stan_jax.tracking.tracker import Program, State, Tracker
+from stan_jax.tracking.program import Program
+from stan_jax.tracking.tracker import State, Tracker
 from tests import runs
 
 # Only what has moved away can be the same: most detections are new tracks.

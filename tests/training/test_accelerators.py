@@ -8,7 +8,7 @@ import tiny_model
 import tiny_pairs
 
 from stan_jax.model import parameters
-from stan_jax.tracking.tracker import Program
+from stan_jax.tracking.program import Program
 from stan_jax.training import mesh as meshes
 from stan_jax.training import optimizer, train_step
 
