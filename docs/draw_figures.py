@@ -30,9 +30,9 @@ HOUSE = (
     ("published", "other people's weights"),
     ("pretrained", "a trained model on disk: record, load"),
     ("dealing, inference", "videos of a dataset become tracks"),
+    ("video", "overlays, pages, reports"),
     ("export", "a tracker for other runtimes: JAX to ONNX"),
     ("planning", "programs compiled for machines elsewhere"),
-    ("video", "overlays, pages, reports"),
     ("commands", "the subcommands of stan"),
     ("train.py, eval.py", "scripts that read from top to bottom"),
 )

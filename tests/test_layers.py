@@ -31,9 +31,9 @@ FLOORS = (
     "stan_jax.pretrained",
     "stan_jax.dealing",
     "stan_jax.inference",
+    "stan_jax.video",
     "stan_jax.export",
     "stan_jax.planning",
-    "stan_jax.video",
     "stan_jax.commands",
 )
 # No clock, path, log or network: what is pure may not even import the tools for them.

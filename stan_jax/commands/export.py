@@ -2,6 +2,7 @@
 
     stan export --model runs/mine --format onnx --out tracker.onnx
     stan export --model runs/mine --format jax --out tracker      # a folder
+    stan export --model runs/mine --format web --out site         # a page that tracks
 
 Of one frame, or of --clip T at once. The memory goes in and out by name, memory_* and
 new_memory_*; docs/export.md has a program that uses it. For weights alone, under the
@@ -16,7 +17,7 @@ from pathlib import Path
 from stan_jax.commands import objects
 from stan_jax.errors import InputError
 
-FORMATS = ("onnx", "jax")
+FORMATS = ("onnx", "jax", "web")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", required=True, help="what `stan track` takes")
     parser.add_argument("--format", required=True, choices=FORMATS)
     parser.add_argument(
-        "--out", required=True, help="the file to write; of jax the folder"
+        "--out", required=True, help="the file to write; of jax and web the folder"
     )
     parser.add_argument(
         "--canvas", metavar="H,W", help="padded size of frames (that of the model)"
@@ -33,6 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--clip", type=int, metavar="T", help="frames of a call (one, without an axis)"
     )
     objects.add_arguments(parser, score="that of the model")
+    parser.add_argument(
+        "--package", metavar="FOLDER", help="of web: onnxruntime-web (npm fetches it)"
+    )
 
 
 def run(args: argparse.Namespace) -> None:
@@ -42,7 +46,7 @@ def run(args: argparse.Namespace) -> None:
     canvas_hw = _pair(args.canvas)
     objects.check(args)
     require_place(args.out, args.model)
-    if args.format == "onnx" and importlib.util.find_spec("onnx") is None:
+    if args.format != "jax" and importlib.util.find_spec("onnx") is None:
         raise InputError("onnx", "", "is not installed", "pip install onnx")
     from stan_jax.export import flat
     from stan_jax.pretrained import load
@@ -57,6 +61,10 @@ def run(args: argparse.Namespace) -> None:
         from stan_jax.export import onnx_file
 
         onnx_file.write(tracker, args.out)
+    elif args.format == "web":
+        from stan_jax.export import web_folder
+
+        web_folder.write(tracker, args.out, args.package)
     else:
         from stan_jax.export import jax_folder
 

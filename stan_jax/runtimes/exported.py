@@ -87,14 +87,14 @@ class ExportedProgram:
     ) -> tuple[MemoryQueue, Tracks]:
         """Return the memory after some frames, and their tracks; see `rollout.clip`.
 
-        frames: as many as in a clip of the file, or fewer.
+        frames: as many as in a clip of the file, or fewer; there are tracks of as many
+        as are in a clip.
         """
-        number = len(frames)
         given = {names.SIZE: size_hw}
         if self._length is None:
             given |= {names.FRAME: frames[0], names.CLOCK: clock[0]}
         else:
-            missing = self._length - number
+            missing = self._length - len(frames)
             given |= {
                 names.FRAMES: _longer(frames, missing),
                 names.SEEN: _longer(valid, missing),
@@ -106,7 +106,7 @@ class ExportedProgram:
         if self._length is None:
             tracks = Tracks(*(x[None] for x in tracks))
         new = {name: found[names.NEW + name] for name in names.flat(memory)}
-        return names.nested(new), Tracks(*(x[:number] for x in tracks))
+        return names.nested(new), tracks
 
 
 def open_exported(path: str | Path, runtime: str = "onnxruntime") -> Tracker:

@@ -81,7 +81,9 @@ def case(preset, length=None, **changes):
     association = chosen.association
     if association.expire_after is not None:
         association = association._replace(expire_after=1)
-    settings = tiny_model.TRACKING._replace(association=association)
+    settings = tiny_model.TRACKING._replace(
+        association=association, legacy_paste=chosen.legacy_paste
+    )
     about = about._replace(settings=settings, origin="/somewhere/of/mine")
     arrays = parameters.by_path(parameters.split(built)[1])
     return Case(built, settings, FlatTracker(about, arrays, length=length))

@@ -90,3 +90,16 @@ def test_what_is_repeated_is_left_short_until_it_is_needed_whole():
         lambda x: jnp.broadcast_to(x[:, None], (3, 4)),
     ):
         assert "Expand" in onnx_runs.operators(onnx_runs.agree(whole, X[0, :, 0]))
+
+
+def test_moves_of_sides_of_one_are_reshapes_and_those_in_a_row_are_one():
+    def moved(x):
+        x = x.reshape(2, 1, 12)[:, None].transpose(0, 2, 1, 3)
+        return x.reshape(3, 8)
+
+    assert onnx_runs.operators(onnx_runs.agree(moved, X)) == ["Reshape", "Identity"]
+
+    def back(x):
+        return x.reshape(6, 4).reshape(2, 3, 4) + 1
+
+    assert onnx_runs.operators(onnx_runs.agree(back, X)) == ["Add", "Identity"]
