@@ -14,7 +14,7 @@ from stan_jax.ops import canvas
 from stan_jax.runtimes.exported import open_exported
 from stan_jax.video import draw
 from tests import clips
-from tests.export import flat_runs, site_runs
+from tests.export import doc_runs, flat_runs, site_runs
 
 SIZE = (90, 140)
 # Frames of the canvas in, tracks of each with the pixels of their masks out.
@@ -92,6 +92,32 @@ def test_page_tracks_as_the_file_does(name, request):
             ours = np.zeros(SIZE, bool)
             ours.reshape(-1)[np.array(row["mask"], int)] = True
             assert (ours != mask).sum() <= max(1, 1e-3 * mask.sum())
+
+
+def test_program_of_the_docs_tracks_a_frame(site):
+    page = doc_runs.PAGE.read_text()
+    (block,) = re.findall(r"```js\n(.*?)```", page, re.DOTALL)
+    height, width = tiny_model.CANVAS
+    frame = tiny_model.moving(2, 1)[0]
+    alpha = np.full((height, width, 1), 255, np.uint8)
+    (site / "frame.bin").write_bytes(np.concatenate([frame, alpha], -1).tobytes())
+    code = f"""
+import {{ readFileSync }} from "node:fs";
+const height = {height}, width = {width}, rgba = readFileSync("frame.bin"), said = [];
+globalThis.fetch = async name => ({{
+  json: async () => JSON.parse(readFileSync(name)),
+  arrayBuffer: async () => readFileSync(name),
+}});
+globalThis.self = globalThis; // as in a browser whose server sends no headers
+globalThis.crossOriginIsolated = false;
+const print = console.log;
+console.log = (...words) => said.push(words);
+{block}
+print(JSON.stringify(said));"""
+    said = site_runs.in_node(site, code)
+    (wanted,) = open_exported(site / "tracker.onnx").track([frame])
+    assert [row[0] for row in said] == wanted.ids.tolist() != []
+    assert [row[1] for row in said] == wanted.classes
 
 
 @pytest.mark.parametrize("legacy", [False, True])
