@@ -24,8 +24,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import compare  # noqa: E402
 import numpy as np  # noqa: E402
 import turns  # noqa: E402
+from PIL import Image  # noqa: E402
 
-RUNTIMES = ("jax", "onnxruntime", "openvino")
+RUNTIMES = ("jax", "onnxruntime", "openvino", "int8")  # the last in onnxruntime
 COMPARED = 10  # frames
 SHOWN = ("valid", "ids", "labels", "scores", "boxes", "masks")
 
@@ -56,7 +57,19 @@ def make(config, folder):
             weights[path] = 100.0 * weights[path]
     tracker = FlatTracker(about, weights)
     found: dict = {"canvas": list(tracker.canvas_hw), "scale_hw": list(c.data.scale_hw)}
-    for write, name in ((onnx_file.write, "tracker.onnx"), (jax_folder.write, "jax")):
+    pictures, _, _ = turns.frames(8, tuple(c.data.scale_hw))
+    (folder / "pictures").mkdir()
+    for n, picture in enumerate(pictures):
+        Image.fromarray(picture).save(folder / "pictures" / f"{n}.png")
+
+    def write_int8(tracker, path):
+        onnx_file.write(tracker, path, "int8", [str(folder / "pictures")])
+
+    for write, name in (
+        (onnx_file.write, "tracker.onnx"),
+        (jax_folder.write, "jax"),
+        (write_int8, "int8.onnx"),
+    ):
         begun = time.perf_counter()
         write(tracker, folder / name)
         seconds = time.perf_counter() - begun
@@ -71,7 +84,8 @@ def runner(runtime, folder):
     if runtime != "jax":
         from stan_jax.runtimes.sessions import open_session
 
-        session = open_session(folder / "tracker.onnx", runtime)
+        file = folder / ("int8.onnx" if runtime == "int8" else "tracker.onnx")
+        session = open_session(file, "onnxruntime" if runtime == "int8" else runtime)
         memory = {
             name: np.zeros(*given)
             for name, given in session.inputs.items()
@@ -182,7 +196,7 @@ def measure(args, folder):
     finally:
         for subject in subjects.values():
             subject.stop()
-    for name in ("tracker.onnx", "jax"):
+    for name in ("tracker.onnx", "jax", "int8.onnx"):
         print(
             f"{name}: {made[name]['megabytes']:.1f} MB, {made[name]['seconds']:.1f} s"
         )

@@ -33,6 +33,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--clip", type=int, metavar="T", help="frames of a call (one, without an axis)"
     )
+    parser.add_argument(
+        "--precision",
+        choices=("float32", "float16", "int8"),
+        default="float32",
+        help="of the weights; int8 computes so too (float32; of onnx and web)",
+    )
+    parser.add_argument(
+        "--calibrate",
+        nargs="+",
+        default=(),
+        metavar="INPUT",
+        help="videos or folders of images that int8 is fitted to",
+    )
     objects.add_arguments(parser, score="that of the model")
     parser.add_argument(
         "--package", metavar="FOLDER", help="of web: onnxruntime-web (npm fetches it)"
@@ -45,6 +58,11 @@ def run(args: argparse.Namespace) -> None:
 
     canvas_hw = _pair(args.canvas)
     objects.check(args)
+    if args.format == "jax" and args.precision != "float32":
+        raise InputError("--precision", "", "is for onnx and web")
+    if (args.precision == "int8") != bool(args.calibrate):
+        rule = "names the videos that --precision int8 is fitted to: both or neither"
+        raise InputError("--calibrate", "", rule)
     require_place(args.out, args.model)
     if args.format != "jax" and importlib.util.find_spec("onnx") is None:
         raise InputError("onnx", "", "is not installed", "pip install onnx")
@@ -60,11 +78,12 @@ def run(args: argparse.Namespace) -> None:
     if args.format == "onnx":
         from stan_jax.export import onnx_file
 
-        onnx_file.write(tracker, args.out)
+        onnx_file.write(tracker, args.out, args.precision, args.calibrate)
     elif args.format == "web":
         from stan_jax.export import web_folder
 
-        web_folder.write(tracker, args.out, args.package)
+        how = {"precision": args.precision, "videos": args.calibrate}
+        web_folder.write(tracker, args.out, args.package, **how)
     else:
         from stan_jax.export import jax_folder
 

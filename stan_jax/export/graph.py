@@ -184,14 +184,14 @@ def _needed(
     for node in reversed(nodes):
         if used.intersection(node.output):
             kept.append(node)
-            used = used | _read(node)
+            used = used | read_by(node)
     return kept[::-1], used
 
 
-def _read(node: onnx.NodeProto) -> set[str]:
+def read_by(node: onnx.NodeProto) -> set[str]:
     """Tensors that a node reads, in its inner graphs too."""
     names = set(node.input)
     for attribute in node.attribute:
         for part in attribute.g.node:
-            names |= _read(part)
+            names |= read_by(part)
     return names

@@ -11,6 +11,7 @@ import subprocess
 import tarfile
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from stan_jax.errors import InputError
 from stan_jax.export import onnx_file
@@ -49,11 +50,16 @@ OR THE USE OR OTHER DEALINGS IN THE SOFTWARE.
 
 
 def write(
-    tracker: FlatTracker, folder: str | Path, package: str | Path | None = None
+    tracker: FlatTracker,
+    folder: str | Path,
+    package: str | Path | None = None,
+    **options: Any,
 ) -> None:
     """Write page, tracker and runtime into a folder.
 
-    package: folder of onnxruntime-web; default: kept from before, or by npm.
+    Args:
+      package: folder of onnxruntime-web; default: kept from before, or by npm.
+      options: of `onnx_file.write`.
     Raises: InputError for a tracker of clips, and where there is neither.
     """
     if tracker.length is not None:
@@ -61,7 +67,7 @@ def write(
     folder = Path(folder)
     runtime = _runtime(package)
     folder.mkdir(exist_ok=True)
-    onnx_file.write(tracker, folder / "tracker.onnx")
+    onnx_file.write(tracker, folder / "tracker.onnx", **options)
     size = (folder / "tracker.onnx").stat().st_size
     for path in [*sorted(OURS.iterdir()), *(runtime / name for name in RUNTIME)]:
         with replacing(folder / path.name) as temporary:

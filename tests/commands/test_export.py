@@ -87,6 +87,16 @@ def test_what_cannot_be_exported_is_one_line_before_the_model_is_read(
     assert line == "error: onnx: is not installed; pip install onnx"
 
 
+def test_precision_and_what_it_is_fitted_to_go_together(tmp_path):
+    words = ["--model", tmp_path / "none", "--out", tmp_path / "x"]
+    rule = "names the videos that --precision int8 is fitted to: both or neither"
+    onnx = [*words, "--format", "onnx"]
+    assert _refused(*onnx, "--precision", "int8") == f"error: --calibrate: {rule}"
+    assert _refused(*onnx, "--calibrate", "a.mp4") == f"error: --calibrate: {rule}"
+    line = _refused(*words, "--format", "jax", "--precision", "float16")
+    assert line == "error: --precision: is for onnx and web"
+
+
 def test_canvas_or_clip_that_does_not_suit_is_one_line(folder, tmp_path):
     words = ["--model", folder, "--format", "onnx", "--out", tmp_path / "x.onnx"]
     line = _refused(*words, "--canvas", "65,96")
