@@ -202,7 +202,7 @@ class STAN(nnx.Module):
         def attend(past, x1, first, known, sizes):
             own = first[:, None, None, None]
             past = tuple(
-                x.at[:, 0].set(jnp.where(own, curr, x[:, 0]))
+                jnp.concatenate([jnp.where(own, curr, x[:, 0])[:, None], x[:, 1:]], 1)
                 for x, curr in zip(past, self.attended(x1), strict=True)
             )
             skip = first if skip_first else None
