@@ -202,7 +202,7 @@ def open_model(args: argparse.Namespace) -> Model:
     """Return the model; print what it is and where it runs."""
     from stan_jax.runtimes.exported import SUFFIX
 
-    exported = Path(args.model).suffix == SUFFIX
+    exported = Path(args.model).suffix.lower() == SUFFIX
     runtime = args.runtime or ("onnxruntime" if exported else "jax")
     if exported != (runtime != "jax"):
         kind = "files of stan export --format onnx"

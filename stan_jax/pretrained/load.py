@@ -37,7 +37,7 @@ def load(
       name or value of `changes` that does not suit the model, or any for an exported
       one.
     """
-    if Path(source).suffix == SUFFIX:
+    if Path(source).suffix.lower() == SUFFIX:
         if step is not None or best or changes:
             rule = "was fixed when it was exported: nothing can be chosen"
             raise InputError(source, "", rule, "export it anew with what is to differ")
