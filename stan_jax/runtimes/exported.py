@@ -78,7 +78,7 @@ class ExportedProgram:
 
     def clip(
         self,
-        values: Any,  # noqa: ARG002: the file has them
+        values: Any,  # which the file has
         memory: MemoryQueue,
         frames: Any,
         size_hw: Any,
