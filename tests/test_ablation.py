@@ -237,17 +237,20 @@ def test_study_compares_every_variant_and_keeps_what_is_measured(
     assert found["hard"]["hours"] == 2
     assert "command" not in found["hard"]
     page = (tmp_path / "docs/study.md").read_text()
-    assert "## `hard`: hard, 6800 steps, 5 seeds\n\n2.0 hours, 2026-01-02." in page
+    seeds = len(study.PARTS["hard"].seeds)
+    assert f"## `hard`: hard, 6800 steps, {seeds} seeds\n\n2.0 hours, 2026-01-" in page
     assert "| config | AP all |" in page  # and not every figure
     assert "| `a:baseline` | 0.250 |" in page
     assert asked[1][:2] == [
         "shapes_ablation:hard-baseline",
-        "shapes_ablation:hard-paper",
+        "shapes_ablation:hard-best",
     ]
     assert "--config.optim.steps=6800" in asked[1]
     for argv in asked:
-        for name in argv[:3]:
-            shapes_ablation.get_config(name.partition(":")[2])
+        configs = [x.partition(":")[2] for x in argv if not x.startswith("--")]
+        assert len(configs) >= 2
+        for config in configs:
+            shapes_ablation.get_config(config)
 
 
 def test_page_of_the_study_is_made_of_what_is_kept(ablation, monkeypatch):
