@@ -81,6 +81,11 @@ def test_what_cannot_be_exported_is_one_line_before_the_model_is_read(
     absent = tmp_path / "absent"
     line = _refused(*nowhere, "--out", absent / "x.onnx")
     assert line == f"error: {absent / 'x.onnx'}: folder {absent} must exist"
+    (tmp_path / "there").touch()
+    for kind in ("jax", "web"):
+        words = ["--model", tmp_path / "none", "--format", kind]
+        line = _refused(*words, "--out", tmp_path / "there")
+        assert line == f"error: {tmp_path / 'there'}: must be a folder, is a file"
     monkeypatch.setitem(sys.modules, "onnx", None)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     line = _refused(*nowhere, *out)
