@@ -10,9 +10,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+import jax
 import pytest
+from orbax.checkpoint import multihost
 
 from stan_jax import inference
+from stan_jax.errors import InputError
+from stan_jax.training import processes
 from tests import kill_resume, runs
 
 pytestmark = pytest.mark.slow
@@ -149,8 +153,9 @@ def test_stopped_then_killed_and_finished_by_one_process(data, tmp_path):
         assert f"resumed at step {saved[0]}" in group.text(0)
         group.all[1].kill()
         assert group.codes(10) == [1, -signal.SIGKILL]
-    told = group.text(0).splitlines()[-1]
+    *_, told, who = group.text(0).splitlines()
     assert told.startswith("process 0: error: another process has ended; start all")
+    assert who == "process 0: process 1 does not answer"
     assert "Traceback" not in group.text(0)
 
     alone(data, workdir, **LONG)
@@ -168,21 +173,44 @@ def test_bad_file_of_one_ends_all_with_its_reason(data, tmp_path):
         assert "Traceback" not in group.text(i)
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--processes=2"], "--coordinator: must be named"),
-        (["--coordinator=auto"], "--coordinator: auto finds no cluster here"),
-        (["--coordinator=localhost:1", "--processes=2"], "--process: must be below"),
-        (
-            ["--coordinator=localhost:1", "--processes=2", "--process=2"],
-            "--process: must be below --processes = 2, is 2",
-        ),
-    ],
-)
-def test_who_is_who_must_be_whole(data, tmp_path, arguments, message):
-    line = [*runs.command("train.py", data, tmp_path / "run"), *arguments]
+def test_auto_where_there_is_no_cluster_is_one_line(data, tmp_path):
+    line = [*runs.command("train.py", data, tmp_path / "run"), "--coordinator=auto"]
     code, output = runs.finish(line)
     assert code == 1
-    assert message in output
+    assert "--coordinator: auto finds no cluster here" in output
     assert "Traceback" not in output
+
+
+@pytest.mark.parametrize(
+    ("place", "number", "index", "message"),
+    [
+        ("", 2, None, "--coordinator: must be named"),
+        ("localhost:1", 2, None, "--process: must be below"),
+        ("localhost:1", 2, 2, "--process: must be below --processes = 2, is 2"),
+    ],
+)
+def test_who_is_who_must_be_whole(place, number, index, message):
+    with pytest.raises(InputError, match=message):
+        processes.join(place, number, index)
+
+
+@pytest.mark.parametrize(
+    ("said", "names"),
+    [
+        (
+            "Barrier timed out.\n# reached: 2/4.\nSome timed out task names:\n3\n1\n\n\nR",
+            [1, 3],
+        ),
+        ("Some timed out task names:\n/job:jax_worker/replica:0/task:12\n", [12]),
+        ("UNAVAILABLE: Failed to send RPC to coordination service.", [0]),
+        ("something else", []),
+        (None, []),
+    ],
+)
+def test_who_does_not_answer_is_what_the_runtime_says(monkeypatch, said, names):
+    def barrier(*, key, timeout_ms):
+        if said is not None:
+            raise jax.errors.JaxRuntimeError(said)
+
+    monkeypatch.setattr(multihost, "get_barrier_sync_fn", lambda: barrier)
+    assert processes.missing() == names

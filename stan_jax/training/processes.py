@@ -27,10 +27,12 @@ from stan_jax.signals import Signals
 FOUND = "auto"  # coordinator, number and index are what the cluster says
 TEXT = 2000  # bytes that a process can tell the others at once
 UNKNOWN = "unknown"
+OTHERS = "error: another process has ended"
 # In the runtime's errors, where others are gone.
 GONE = "(?i)gloo|nccl|peer|heartbeat|unavailable|coordination"
 _MEETINGS = itertools.count()
 WEEK_S = 7 * 24 * 3600  # what the others wait for an evaluation, at most
+ROLL_CALL_S = 3  # who is there answers in less
 
 
 def join(coordinator: str, number: int | None = None, index: int | None = None) -> None:
@@ -130,7 +132,10 @@ def leave_at_once() -> Generator[None]:
         if code == UNKNOWN:
             traceback.print_exc()
         elif isinstance(code, str):
-            print(f"process {jax.process_index()}: {code}", file=sys.stderr)
+            _say(code)
+        if isinstance(code, str) and code.startswith(OTHERS):
+            for name in missing():
+                _say(f"process {name} does not answer")
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(1)
@@ -142,8 +147,30 @@ def _line(error: BaseException) -> str:
     kinds = jax.errors.JaxRuntimeError, ValueError  # this while they wait
     if isinstance(error, kinds) and re.search(GONE, text):
         cure = "start all of them again: they go on from the last checkpoint"
-        return f"error: another process has ended; {cure} ({text[-100:]})"
+        return f"{OTHERS}; {cure} ({text[-100:]})"
     return UNKNOWN
+
+
+def _say(text: str) -> None:
+    # At once: without the first process the runtime ends the others when it notices.
+    print(f"process {jax.process_index()}: {text}", file=sys.stderr, flush=True)
+
+
+def missing() -> list[int]:
+    """Return which processes do not answer within 3 seconds, as far as it is known.
+
+    All that are left must ask, and can do so once.
+    """
+    try:
+        wait = multihost.get_barrier_sync_fn()
+        wait(key="roll call", timeout_ms=ROLL_CALL_S * 1000)
+    except jax.errors.JaxRuntimeError as error:
+        text = str(error)
+        if "UNAVAILABLE" in text:  # the first one keeps the roll
+            return [0]
+        names = text.partition("task names:")[2]
+        return sorted(map(int, re.findall(r"(?m)^(?:/job:.*/task:)?(\d+)$", names)))
+    return []
 
 
 def of_all(value: Any) -> list[Any]:
