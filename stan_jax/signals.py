@@ -1,6 +1,7 @@
 """Signals that ask a long command to save what it has and leave."""
 
 import signal
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -25,6 +26,10 @@ class Signals:
         return 128 + signal.Signals[self.received] if self.received else 0
 
     def __enter__(self) -> Any:  # itself, of whatever kind
+        # Python lets no other thread set handlers: who runs us in one has their own.
+        if threading.current_thread() is not threading.main_thread():
+            self._old = {}
+            return self
         numbers = [getattr(signal, n) for n in self._names if hasattr(signal, n)]
         self._old = {number: signal.signal(number, self._note) for number in numbers}
         return self

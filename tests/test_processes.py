@@ -197,10 +197,7 @@ def test_who_is_who_must_be_whole(place, number, index, message):
 @pytest.mark.parametrize(
     ("said", "names"),
     [
-        (
-            "Barrier timed out.\n# reached: 2/4.\nSome timed out task names:\n3\n1\n\n\nR",
-            [1, 3],
-        ),
+        ("# tasks: 2/4.\nSome timed out task names:\n3\n1\n\n\nRPC: /x", [1, 3]),
         ("Some timed out task names:\n/job:jax_worker/replica:0/task:12\n", [12]),
         ("UNAVAILABLE: Failed to send RPC to coordination service.", [0]),
         ("something else", []),
