@@ -1,5 +1,6 @@
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -62,6 +63,27 @@ def test_killed_run_ends_with_the_bits_of_an_uninterrupted_one(whole, data, tmp_
     kill_resume.killed_and_resumed(data, tmp_path, [])
     want, got = kill_resume.final_state(whole), kill_resume.final_state(tmp_path)
     assert not kill_resume.differences(want, got)
+
+
+def test_another_number_of_devices_goes_on_with_the_next_batch(whole, data, tmp_path):
+    workdir = tmp_path / "run"
+    shutil.copytree(whole, workdir)
+    shutil.rmtree(workdir / "checkpoints" / str(runs.STEPS))
+    line = runs.command("train.py", data, workdir, run__cpu_devices=1)
+    code, output = runs.finish(line)
+    assert code == 0, output
+    assert f"resumed at step {runs.STEPS - 2}" in output
+    want, got = (
+        {(x["step"], name): x[name] for x in metrics.read(folder) for name in x}
+        for folder in (whole, workdir)
+    )
+    assert want.keys() == got.keys()
+    for name in ("loss", "grad_norm", "rpn_score", "mask", "track"):
+        step = runs.STEPS - 1, name
+        assert got[step] == pytest.approx(want[step], rel=1e-6)
+    file = f"checkpoints/{runs.STEPS}/_CHECKPOINT_METADATA"
+    ends = [json.loads((x / file).read_text()) for x in (whole, workdir)]
+    assert ends[0]["custom_metadata"]["data"] == ends[1]["custom_metadata"]["data"]
 
 
 def test_killed_run_writes_each_mean_once_and_over_the_same_steps(
