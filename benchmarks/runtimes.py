@@ -1,6 +1,7 @@
 """What a frame of a whole tracker takes in each runtime, and if they agree with JAX.
 
     python benchmarks/runtimes.py --rounds=20 --json=runtimes.json
+    python benchmarks/runtimes.py --config=ytvis19_r50_sta:openmmlab --frames=30
 
 640 x 360, random weights, moving discs, from the files that `stan export` writes. Each
 runtime is a process that waits; they are called in turn, so that a busy minute meets
@@ -27,7 +28,6 @@ import turns  # noqa: E402
 from PIL import Image  # noqa: E402
 
 RUNTIMES = ("jax", "onnxruntime", "openvino", "int8")  # the last in onnxruntime
-COMPARED = 10  # frames
 SHOWN = ("valid", "ids", "labels", "scores", "boxes", "masks")
 
 
@@ -41,7 +41,8 @@ def make(config, folder):
     from stan_jax.model.build import build
     from stan_jax.pretrained import record
 
-    c = importlib.import_module(f"stan_jax.configs.{config}").get_config()
+    name, *argument = config.split(":")  # as train.py takes it
+    c = importlib.import_module(f"stan_jax.configs.{name}").get_config(*argument)
     c.thresholds.score_threshold = 0.0  # random weights: all rows are used
     c.thresholds.detections = 10
     classes = [f"class {n}" for n in range(40)]
@@ -117,10 +118,10 @@ def runner(runtime, folder):
     return memory, run
 
 
-def serve(runtime, folder):
+def serve(runtime, folder, frames):
     """Walk through the first frames, keep what is in them, then do one a line."""
     about = json.loads((folder / "made.json").read_text())
-    pictures, _, _ = turns.frames(4, tuple(about["scale_hw"]))
+    pictures, _, _ = turns.frames(frames, tuple(about["scale_hw"]))
     height, width = about["scale_hw"]
     canvas = np.zeros((len(pictures), *about["canvas"], 3), np.uint8)
     canvas[:, :height, :width] = pictures
@@ -134,7 +135,7 @@ def serve(runtime, folder):
         memory, seen = {name: found["new_" + name] for name in memory}, seen + 1
         return found
 
-    for _ in range(COMPARED):
+    for _ in range(frames):
         found = call()
         kept.append([np.asarray(found[name]) for name in SHOWN])
     arrays = dict(zip(SHOWN, map(np.stack, zip(*kept, strict=True)), strict=True))
@@ -161,7 +162,10 @@ def agreement(folder, runtime):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--config", default="ytvis19_r50_sta")
+    parser.add_argument(
+        "--config", default="ytvis19_r50_sta", help="NAME or NAME:START"
+    )
+    parser.add_argument("--frames", type=int, default=10, help="that are compared")
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--json", type=Path, help="where all figures go")
     parser.add_argument("--make", type=Path, help="a folder: write the files there")
@@ -171,7 +175,7 @@ def main():
     if args.make:
         make(args.config, args.make)
     elif args.serve:
-        serve(args.serve, args.folder)
+        serve(args.serve, args.folder, args.frames)
     else:
         with tempfile.TemporaryDirectory() as folder:
             measure(args, Path(folder))
@@ -188,8 +192,8 @@ def measure(args, folder):
     found: dict = {name: [] for name in RUNTIMES}
     try:
         for name in RUNTIMES:
-            words = [*script, f"--serve={name}", f"--folder={folder}"]
-            subjects[name] = turns.Subject(shlex.join(words))
+            words = [f"--serve={name}", f"--folder={folder}", f"--frames={args.frames}"]
+            subjects[name] = turns.Subject(shlex.join([*script, *words]))
         for _ in range(args.rounds):
             for name, subject in subjects.items():
                 found[name].append(subject.turn())
@@ -211,7 +215,7 @@ def measure(args, folder):
         low, ratio, high = compare.spread(found[name], found["jax"])
         print(f"{name} takes {ratio:.2f} ({low:.2f} to {high:.2f}) of the time of JAX")
         agreed[name] = agreement(folder, name)
-        print(f"of {COMPARED} frames: {agreed[name]}")
+        print(f"of {args.frames} frames: {agreed[name]}")
     if args.json:
         report = dict(machine=compare.machine(), date=time.strftime("%F"), made=made)
         report |= dict(turns=found, agreement=agreed)
