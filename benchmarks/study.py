@@ -53,8 +53,7 @@ class Part(NamedTuple):
 PARTS = {
     "blank": Part("blank", [*CHOICES], [0, 1, 2, 3, 4], 3400),
     "covered": Part("covered", [*CHOICES], [0, 1, 3], 6800, COVERED),
-    # `paper` and seed 4 are wanted too, and not made yet.
-    "hard": Part("hard", ["baseline", "best"], [0, 1, 2, 3], 6800),
+    "hard": Part("hard", [*CHOICES], [0, 1, 2, 3, 4], 6800),
     "davis": Part("davis", [*CHOICES], [0, 1, 2], 1600),
     "variants": Part("blank", ["baseline", *OTHERS], [0, 1, 2], 3400),
 }

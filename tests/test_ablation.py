@@ -241,10 +241,8 @@ def test_study_compares_every_variant_and_keeps_what_is_measured(
     assert f"## `hard`: hard, 6800 steps, {seeds} seeds\n\n2.0 hours, 2026-01-" in page
     assert "| config | AP all |" in page  # and not every figure
     assert "| `a:baseline` | 0.250 |" in page
-    assert asked[1][:2] == [
-        "shapes_ablation:hard-baseline",
-        "shapes_ablation:hard-best",
-    ]
+    names = "baseline", "paper", "best"
+    assert asked[1][:3] == [f"shapes_ablation:hard-{name}" for name in names]
     assert "--config.optim.steps=6800" in asked[1]
     for argv in asked:
         configs = [x.partition(":")[2] for x in argv if not x.startswith("--")]
