@@ -57,6 +57,9 @@ def run(args: argparse.Namespace) -> None:
     from stan_jax.files import require_place
 
     canvas_hw = _pair(args.canvas)
+    if Path(args.model).suffix.lower() == ".onnx":
+        rule = "is exported already: name what it was made of"
+        raise InputError(args.model, "", rule)
     objects.check(args)
     if args.format == "jax" and args.precision != "float32":
         raise InputError("--precision", "", "is for onnx and web")
@@ -108,4 +111,7 @@ def _pair(text: str | None) -> tuple[int, int] | None:
         height, width = (int(side) for side in text.split(","))
     except ValueError:
         raise InputError("--canvas", "", f"must be H,W, is '{text}'") from None
+    if min(height, width) < 32 or height % 32 or width % 32:
+        rule = f"must have sides that divide by 32, is {text}"
+        raise InputError("--canvas", "", rule)
     return height, width

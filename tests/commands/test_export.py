@@ -78,6 +78,8 @@ def test_what_cannot_be_exported_is_one_line_before_the_model_is_read(
     out = ["--out", tmp_path / "x.onnx"]
     line = _refused(*nowhere, *out, "--canvas", "wide")
     assert line == "error: --canvas: must be H,W, is 'wide'"
+    line = _refused("--model", "Mine.ONNX", "--format", "web", *out)
+    assert line == "error: Mine.ONNX: is exported already: name what it was made of"
     absent = tmp_path / "absent"
     line = _refused(*nowhere, "--out", absent / "x.onnx")
     assert line == f"error: {absent / 'x.onnx'}: folder {absent} must exist"
@@ -104,7 +106,9 @@ def test_precision_and_what_it_is_fitted_to_go_together(tmp_path):
 
 def test_canvas_or_clip_that_does_not_suit_is_one_line(folder, tmp_path):
     words = ["--model", folder, "--format", "onnx", "--out", tmp_path / "x.onnx"]
-    line = _refused(*words, "--canvas", "65,96")
-    assert line == "error: canvas: must have sides that divide by 32, is 65 x 96"
+    for canvas in ("96,65", "0,96", "-32,96"):
+        line = _refused(*words, f"--canvas={canvas}")
+        rule = f"must have sides that divide by 32, is {canvas}"
+        assert line == f"error: --canvas: {rule}"
     assert _refused(*words, "--clip", "0") == "error: clip: must be above 0, is 0"
     assert not list(tmp_path.iterdir())
