@@ -12,8 +12,8 @@ def largest(
     """Return the largest batch whose peak is below the limit, and all peaks found.
 
     Memory grows almost linearly with the batch: the line through two batches says
-    where it meets the limit, and the batch there is tried. One that fits ends the
-    search; one that does not moves the line. 0: none was found to fit.
+    where it meets the limit, and the batch there is tried. Where memory bends, that
+    moves the line, and the batch there is tried next. 0: none was found to fit.
 
     Args:
       peak: bytes that a batch takes; inf where it is unknown how far it is off.
@@ -31,8 +31,6 @@ def largest(
         if guess in peaks or guess < step:
             break
         peaks[guess] = peak(guess)
-        if line and peaks[guess] <= limit:
-            break
     return _bounds(peaks, limit)[0], peaks
 
 

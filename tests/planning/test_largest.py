@@ -37,6 +37,12 @@ def test_search_goes_on_where_memory_bends_upwards():
     assert compiles <= 5
 
 
+def test_search_goes_on_where_memory_bends_downwards():
+    batch, compiles = _search(lambda b: 100.0 + 30 * b**0.5)
+    assert batch <= 900 < batch + 32  # 900 is where the curve is at 1000
+    assert compiles <= 6
+
+
 def test_search_halves_while_it_is_not_told_how_far_it_is_off():
     batch, _ = _search(lambda b: 90.0 * b if b < 8 else math.inf, start=32, step=1)
     assert batch == 7
