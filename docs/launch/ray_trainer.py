@@ -3,10 +3,11 @@
     WORKERS=16 python docs/launch/ray_trainer.py --workdir=/shared/runs/mine \
         --config=configs/ytvis19_r50_sta.py:scratch --config.run.eval_every=0 ...
 
-Run it in the checkout. All nodes see that, workdir and frames under the same paths, and
-have installed what it takes. Where a worker is lost, all begin again from the last
-checkpoint. On TPUs: ScalingConfig(use_tpu=True, topology="4x4",
-accelerator_type="TPU-V6E", num_workers=4), without `resources_per_worker`.
+Run it in the checkout, with `pip install 'ray[train]'`. All nodes see that, workdir and
+frames under the same paths, and have installed what it takes. Where a worker is lost,
+all begin again from the last checkpoint. On TPUs: ScalingConfig(use_tpu=True,
+topology="4x4", accelerator_type="TPU-V6E", num_workers=4), without
+`resources_per_worker`.
 """
 
 import os

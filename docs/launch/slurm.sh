@@ -13,6 +13,7 @@ set -euo pipefail
 
 # On a disk that all nodes share, as are workdir, frames and this checkout.
 export STAN_JAX_CACHE=/shared/stan_jax_cache
+export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK # which srun does not take over by itself
 
 srun .venv/bin/python train.py --config=configs/ytvis19_r50_sta.py:scratch \
   --workdir=/shared/runs/mine --coordinator=auto \

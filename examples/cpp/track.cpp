@@ -105,7 +105,7 @@ class Tracker {
       std::copy_n(&rgb[3 * width * y], 3 * width, canvas + 3 * canvas_[1] * y);
     auto* size = request_.get_tensor("size_hw").data<std::int32_t>();
     size[0] = height, size[1] = width;
-    *request_.get_tensor("clock").data<std::int32_t>() = 1000 * seen_++;
+    *request_.get_tensor("clock").data<std::int32_t>() = static_cast<std::int32_t>(1000u * seen_++);  // runs over
     request_.infer();
     for (const auto& name : memory_)
       request_.get_tensor(kNew + name).copy_to(request_.get_tensor(kMemory + name));
@@ -135,7 +135,7 @@ class Tracker {
   std::vector<long> canvas_, most_;
   std::vector<std::string> classes_, memory_;
   ov::InferRequest request_;
-  std::int32_t seen_ = 0;
+  std::uint32_t seen_ = 0;
 };
 
 // Paint the pixels where the mask, stretched over its box, is at least 0.5.
@@ -178,7 +178,12 @@ int run(int count, char** words) {
     std::cout << most[0] << ' ' << most[1] << '\n';
     return 0;
   }
-  const long height = std::atol(words[2]), width = std::atol(words[3]);
+  const auto number = [](const char* word) {
+    char* end;
+    const long found = std::strtol(word, &end, 10);
+    return *end ? 0 : found;
+  };
+  const long height = number(words[2]), width = number(words[3]);
   if (height < 1 || width < 1 || height > most[0] || width > most[1])
     throw std::runtime_error("height and width of frames: 1 1 to " + std::to_string(most[0]) +
                              ' ' + std::to_string(most[1]));
@@ -194,6 +199,10 @@ int run(int count, char** words) {
     }
     if (count == 5) std::fwrite(rgb.data(), 1, rgb.size(), stdout);
   }
+  lines.flush();
+  if (!lines || std::fflush(stdout) || std::ferror(stdout))
+    throw std::runtime_error("the output cannot be written");
+  if (std::ferror(stdin)) throw std::runtime_error("the input cannot be read");
   if (read) throw std::runtime_error("the last frame is cut: " + std::to_string(read) + " bytes");
   return 0;
 }

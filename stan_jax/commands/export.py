@@ -66,6 +66,8 @@ def run(args: argparse.Namespace) -> None:
     if (args.precision == "int8") != bool(args.calibrate):
         rule = "names the videos that --precision int8 is fitted to: both or neither"
         raise InputError("--calibrate", "", rule)
+    if args.format == "onnx" and Path(args.out).suffix.lower() != ".onnx":
+        raise InputError(args.out, "", "must end in .onnx")
     if args.format != "onnx" and Path(args.out).is_file():
         raise InputError(args.out, "", "must be a folder, is a file")
     require_place(args.out, args.model)

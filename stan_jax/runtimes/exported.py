@@ -120,6 +120,8 @@ def open_exported(path: str | Path, runtime: str = "onnxruntime") -> Tracker:
     that is not there; when it tracks, for a video of the other orientation.
     """
     path = Path(path)
+    if not path.exists():
+        raise InputError(path, "", "there is no such file")
     if not path.is_file():
         raise InputError(path, "", "must be a file of stan export --format onnx")
     seal.check(path)

@@ -101,6 +101,10 @@ _KINDS = {
     "tensor(uint8)": np.dtype(np.uint8),
     "tensor(bool)": np.dtype(bool),
 }
+_CURES = {
+    "onnxruntime": "export it anew",
+    "openvino": "if it is of int8 take onnxruntime, else export it anew",
+}
 RUNTIMES = {"onnxruntime": OnnxRuntime, "openvino": OpenVino}
 
 
@@ -120,5 +124,5 @@ def open_session(path: Path, runtime: str) -> Session:
         return RUNTIMES[runtime](path)
     except Exception as error:  # each runtime has its own
         said = str(error).strip().splitlines() or [type(error).__name__]
-        rule = f"{runtime} cannot open it: {said[0]:.200}"
-        raise InputError(path, "", rule, "export it anew") from error
+        rule = f"{runtime} cannot open it: {said[-1]:.200}"  # OpenVINO: the cause
+        raise InputError(path, "", rule, _CURES[runtime]) from error

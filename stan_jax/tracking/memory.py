@@ -139,10 +139,11 @@ def write(
         .set(True, mode="drop")
     )
     # Free slots first, then by age; what this frame has matched is never given away.
-    age = jnp.where(memory.live, memory.last_seen, -1)
-    queue = jnp.argsort(
-        jnp.where(matched, np.iinfo(np.int32).max, age), stable=True
-    ).astype(jnp.int32)
+    # By differences, since a camera's clock begins anew after some days.
+    limits = np.iinfo(np.int32)
+    age = jnp.where(memory.live, memory.last_seen - now, limits.min)
+    queue = jnp.argsort(jnp.where(matched, limits.max, age), stable=True)
+    queue = queue.astype(jnp.int32)
     rank = jnp.cumsum(choice.new) - choice.new  # 0, 1, ... among the new ones
     slot = jnp.where(choice.new, queue[jnp.minimum(rank, s - 1)], choice.slot)
     stays = choice.known | choice.new

@@ -212,7 +212,8 @@ class Tracker:
             passed = state.seen + i
             if frame.seconds is not None:
                 passed = frame.seconds * FRAMES_PER_S
-            clock[i] = round(TICKS * passed)
+            # The memory takes differences: one that has run over does no harm.
+            clock[i] = np.int64(round(TICKS * passed)).astype(np.int32)
         valid = np.arange(length) < len(frames)
         memory, tracks = self.program.clip(
             self.parameters, state.memory, padded, size, valid, clock

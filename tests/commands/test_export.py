@@ -80,6 +80,8 @@ def test_what_cannot_be_exported_is_one_line_before_the_model_is_read(
     assert line == "error: --canvas: must be H,W, is 'wide'"
     line = _refused("--model", "Mine.ONNX", "--format", "web", *out)
     assert line == "error: Mine.ONNX: is exported already: name what it was made of"
+    line = _refused(*nowhere, "--out", tmp_path / "x.txt")
+    assert line == f"error: {tmp_path / 'x.txt'}: must end in .onnx"
     absent = tmp_path / "absent"
     line = _refused(*nowhere, "--out", absent / "x.onnx")
     assert line == f"error: {absent / 'x.onnx'}: folder {absent} must exist"

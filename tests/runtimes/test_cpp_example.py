@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -81,6 +82,18 @@ def test_example_paints_the_masks_into_the_frames(program, file, video):
         assert painted.sum() >= 0.99 * inside.sum() > 0
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+@pytest.mark.parametrize("draw", [(), ("draw",)])
+def test_example_says_where_it_cannot_write(program, file, video, draw):
+    with open("/dev/full", "w") as full:
+        line = [program, file, *HW, *draw]
+        line, given = [str(x) for x in line], video.tobytes()
+        pipe = subprocess.PIPE
+        done = subprocess.run(line, input=given, stdout=full, stderr=pipe)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == b"track: the output cannot be written"
+
+
 def test_example_says_in_a_line_what_it_cannot_do(program, file, tmp_path):
     cut = tmp_path / "cut.onnx"
     cut.write_bytes(file.read_bytes()[:-5000])
@@ -89,6 +102,7 @@ def test_example_says_in_a_line_what_it_cannot_do(program, file, tmp_path):
         ([tmp_path / "none.onnx"], "Could not open the file"),
         ([cut], "parsed"),
         ([file, 65, 96], "height and width of frames: 1 1 to 64 96"),
+        ([file, "64x", 96], "height and width of frames: 1 1 to 64 96"),
         ([file, 64, 96], "the last frame is cut: 7 bytes"),
     ):
         done = _run(program, *words, input=b"\0" * (64 * 96 * 3 + 7))

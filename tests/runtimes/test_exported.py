@@ -148,8 +148,10 @@ def test_cut_or_changed_or_other_file_is_one_line(file, tmp_path, runtime):
         assert line.startswith(tuple(f"{path}: {x}" for x in text))
         assert line.endswith("export it anew")
         assert "\n" not in line
-    with pytest.raises(InputError, match="must be a file of stan export"):
+    with pytest.raises(InputError, match="there is no such file"):
         open_exported(tmp_path / "absent.onnx", runtime)
+    with pytest.raises(InputError, match="must be a file of stan export"):
+        open_exported(tmp_path, runtime)
 
 
 def test_file_that_a_tool_has_written_anew_is_taken(file, tmp_path, video):

@@ -281,8 +281,9 @@ def test_known_tracks_keep_their_id_in_any_order():
     assert int(memory.evicted) == 0
 
 
-def test_a_full_queue_gives_up_the_longest_unseen():
-    memory = _empty(slots=3)
+@pytest.mark.parametrize("begin", [0, *range(2**31 - 6, 2**31)])  # the clock runs over
+def test_a_full_queue_gives_up_the_longest_unseen(begin):
+    memory = _empty(slots=3)._replace(frame=jnp.int32(begin))
     for objects in ([1, 2, 3], [1, 3], [3, 1], [2, 3], [4, 3]):
         memory, ids, _ = _frame(memory, _objects(objects))
     # Object 1 was last seen in frame 2, object 2 in frame 3: 1 had to leave.
@@ -304,10 +305,12 @@ def test_what_a_frame_matches_it_never_gives_away():
     assert int(memory.evicted) == 2
 
 
+@pytest.mark.parametrize("begin", [0, 2**31 - 3])
 @pytest.mark.parametrize("expire_after", [1, 3])
-def test_a_track_leaves_after_so_many_frames_unseen(expire_after):
+def test_a_track_leaves_after_so_many_frames_unseen(expire_after, begin):
     for unseen in range(5):
-        memory, _, _ = _frame(_empty(), _objects([1]), expire_after=expire_after)
+        memory = _empty()._replace(frame=jnp.int32(begin))
+        memory, _, _ = _frame(memory, _objects([1]), expire_after=expire_after)
         for _ in range(unseen):
             none = _objects([1], valid=[False])
             memory, _, _ = _frame(memory, none, expire_after=expire_after)

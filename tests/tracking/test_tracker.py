@@ -249,6 +249,16 @@ def test_the_clock_of_the_memory_counts_seconds_where_they_are_known(
     assert clocks == [tracker.TICKS * t for t in range(7)]
 
 
+def test_a_camera_may_run_until_the_clock_begins_anew(tracks, video):
+    late = 2**31 // tracker.TICKS - 3  # a day of 25 frames a second
+    early, state = tracks.start(SIZE), tracks.start(SIZE)._replace(before=late)
+    for t, image in enumerate(video):
+        early, want = tracks.step(early, image)
+        state, got = tracks.step(state, image)
+        assert (want.index, got.index) == (t, late + t)
+        np.testing.assert_array_equal(got.ids, want.ids)
+
+
 def test_a_fresh_frame_begins_a_memory_and_never_an_old_id(tracks, video):
     times = [t / 10 for t in range(14)]
     given = _frames(video * 2, times, fresh=(0, 7))
