@@ -79,12 +79,11 @@ class Tracker {
     most_ = {std::min(portrait ? high : low, canvas_[0]),
              std::min(portrait ? low : high, canvas_[1])};
     classes_ = texts(said("classes"));
-    request_ = ov::Core().compile_model(model, "CPU",
-                                  {ov::hint::inference_precision(ov::element::f32),
-                                   ov::hint::performance_mode(ov::hint::PerformanceMode::LATENCY),
-                                   // These kernels compute nonsense in OpenVINO 2026.4.
-                                   {"SNIPPETS_MODE", "DISABLE"}})
-                   .create_infer_request();
+    const ov::AnyMap how = {ov::hint::inference_precision(ov::element::f32),
+                            ov::hint::performance_mode(ov::hint::PerformanceMode::LATENCY),
+                            // These kernels compute nonsense in OpenVINO 2026.4.
+                            {"SNIPPETS_MODE", "DISABLE"}};
+    request_ = ov::Core().compile_model(model, "CPU", how).create_infer_request();
     for (const auto& input : model->inputs()) {
       const std::string name = input.get_any_name();
       if (name.rfind(kMemory, 0) != 0) continue;
@@ -105,7 +104,9 @@ class Tracker {
       std::copy_n(&rgb[3 * width * y], 3 * width, canvas + 3 * canvas_[1] * y);
     auto* size = request_.get_tensor("size_hw").data<std::int32_t>();
     size[0] = height, size[1] = width;
-    *request_.get_tensor("clock").data<std::int32_t>() = static_cast<std::int32_t>(1000u * seen_++);  // runs over
+    // Runs over after a day; the memory takes differences.
+    const std::uint32_t now = 1000 * seen_++;
+    *request_.get_tensor("clock").data<std::int32_t>() = static_cast<std::int32_t>(now);
     request_.infer();
     for (const auto& name : memory_)
       request_.get_tensor(kNew + name).copy_to(request_.get_tensor(kMemory + name));
