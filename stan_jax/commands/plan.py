@@ -216,10 +216,12 @@ def search(
         print(f"batch {batch:<12} {gib(found)} GiB", flush=True)
         return found
 
-    known = first["memory"]["peak"] if "memory" in first else first["needs"]
-    start = config["data"]["batch"], float(known or math.inf)
+    unknown = {"peak": first.get("needs") or math.inf, "arguments": 0, "beside": 0}
+    memory = first.get("memory", unknown)
+    start = config["data"]["batch"], float(memory["peak"])
     step = machine.mesh.size * config["optim"]["accumulate"]
-    batch, peaks = largest(peak, start, step, float(machine.memory))
+    fixed = float(memory["arguments"] + memory["beside"])
+    batch, peaks = largest(peak, start, step, float(machine.memory), fixed)
     told = f"{batch} ({gib(peaks[batch])} GiB)" if batch else "none"
     print(f"largest batch that fits: {told}, by {len(peaks)} compiles")
     known = {str(b): p if p < math.inf else None for b, p in sorted(peaks.items())}

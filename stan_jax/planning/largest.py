@@ -3,11 +3,15 @@
 import math
 from collections.abc import Callable
 
-_COMPILES = 5  # at most, beside those of the start
+_COMPILES = 6  # at most, beside that of the start
 
 
 def largest(
-    peak: Callable[[int], float], start: tuple[int, float], step: int, limit: float
+    peak: Callable[[int], float],
+    start: tuple[int, float],
+    step: int,
+    limit: float,
+    fixed: float = 0.0,
 ) -> tuple[int, dict[int, float]]:
     """Return the largest batch whose peak is below the limit, and all peaks found.
 
@@ -20,18 +24,19 @@ def largest(
       start: a batch and its peak.
       step: what a batch must divide by.
       limit: bytes that there are.
+      fixed: bytes of what is there whatever the batch, parameters and optimizer: they
+        give the first line without a second compile.
     """
-    peaks = dict([start])
-    second = 2 * start[0] if start[1] <= limit else step
-    if second not in peaks:
-        peaks[second] = peak(second)
+    peaks = {0: fixed, start[0]: start[1]}
+    if not math.isfinite(start[1]) and step not in peaks:
+        peaks[step] = peak(step)
     for _ in range(_COMPILES):
         line = sum(map(math.isfinite, peaks.values())) > 1
-        guess = (_on_line if line else _halfway)(peaks, step, limit)
-        if guess in peaks or guess < step:
+        guess = max(step, (_on_line if line else _halfway)(peaks, step, limit))
+        if guess in peaks:
             break
         peaks[guess] = peak(guess)
-    return _bounds(peaks, limit)[0], peaks
+    return _bounds(peaks, limit)[0], {b: p for b, p in peaks.items() if b}
 
 
 def _on_line(peaks: dict[int, float], step: int, limit: float) -> int:

@@ -84,7 +84,7 @@ def test_largest_batch_is_searched_and_all_is_in_the_json(asked, capsys, tmp_pat
     plan("--largest", "--set", "data.batch=4", "--json", path)
     last = capsys.readouterr().out.splitlines()[-1]
     assert last == "largest batch that fits: 28 (16.00 GiB), by 3 compiles"
-    assert [config["data"]["batch"] for config in asked] == [4, 8, 28]
+    assert [config["data"]["batch"] for config in asked] == [4, 20, 28]
     found = json.loads(path.read_text())
     assert found["ran"] is False
     assert found["train"]["memory"]["peak"] == 4 * GIB
@@ -93,7 +93,7 @@ def test_largest_batch_is_searched_and_all_is_in_the_json(asked, capsys, tmp_pat
     }
     assert found["track"]["fits"] is True
     assert found["largest"]["batch"] == 28
-    assert list(found["largest"]["peaks"]) == ["4", "8", "28"]
+    assert list(found["largest"]["peaks"]) == ["4", "20", "28"]
 
 
 @pytest.mark.parametrize(

@@ -5,23 +5,26 @@ import pytest
 from stan_jax.planning.largest import largest
 
 
-def _search(peak, start=32, step=16, limit=1000.0):
+def _search(peak, start=32, step=16, limit=1000.0, fixed=0.0):
     asked = []
 
     def counted(batch):
         asked.append(batch)
         return peak(batch)
 
-    batch, peaks = largest(counted, (start, peak(start)), step, limit)
+    batch, peaks = largest(counted, (start, peak(start)), step, limit, fixed)
     assert peaks == {b: peak(b) for b in (start, *asked)}
     return batch, len(asked)
 
 
 def test_search_finds_the_largest_of_a_line_by_two_compiles_more():
-    assert _search(lambda b: 100.0 + 3 * b) == (
-        288,
-        2,
-    )  # 300 is where the line is at 1000
+    # 300 is where the line is at 1000
+    assert _search(lambda b: 100.0 + 3 * b) == (288, 2)
+
+
+def test_search_finds_it_by_one_where_it_knows_what_does_not_grow():
+    assert _search(lambda b: 100.0 + 3 * b, fixed=100.0) == (288, 1)
+    assert _search(lambda b: 2000.0 + b, fixed=2000.0) == (0, 1)
 
 
 @pytest.mark.parametrize("start", [16, 32, 512])
