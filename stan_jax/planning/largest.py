@@ -44,7 +44,9 @@ def _on_line(peaks: dict[int, float], step: int, limit: float) -> int:
     fit, unfit = _bounds(peaks, limit)
     known = [b for b, bytes in peaks.items() if math.isfinite(bytes)]
     low, high = sorted(sorted(known, key=lambda b: abs(peaks[b] - limit))[:2])
-    slope = (peaks[high] - peaks[low]) / (high - low)
+    if peaks[high] <= peaks[low]:  # near the limit a compiler may save as it can
+        low, high = min(known), fit
+    slope = (peaks[high] - peaks[low]) / max(1, high - low)
     if slope <= 0:
         return fit
     guess = int(low + (limit - peaks[low]) / slope) // step * step

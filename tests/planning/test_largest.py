@@ -46,6 +46,16 @@ def test_search_goes_on_where_memory_bends_downwards():
     assert compiles <= 6
 
 
+def test_search_goes_on_where_a_larger_batch_takes_less():
+    """As for 16 v5e: near the limit their compiler begins to save memory."""
+    met = {352: 9.29, 608: 14.31, 672: 14.23}
+    batch, compiles = _search(
+        lambda b: met.get(b, 0.55 + 0.0203 * b), start=352, limit=15.75, fixed=0.55
+    )
+    assert (batch, compiles) == (736, 4)  # 748 is where the line is at the limit
+    assert _search(lambda b: 500.0)[0] >= 32
+
+
 def test_search_halves_while_it_is_not_told_how_far_it_is_off():
     batch, _ = _search(lambda b: 90.0 * b if b < 8 else math.inf, start=32, step=1)
     assert batch == 7
