@@ -8,7 +8,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from stan_jax.model.layers import KAIMING, XAVIER, conv, linear, normal
+from stan_jax.model.layers import KAIMING, XAVIER, conv, linear, normal, zeros
 
 
 class RpnHead(nnx.Module):
@@ -128,7 +128,7 @@ class MaskHead(nnx.Module):
         self.upsample = linear(
             sizes[-1], 4 * channels, bias=False, init=KAIMING, rngs=rngs
         )
-        self.upsample_bias = nnx.Param(jnp.zeros(channels))
+        self.upsample_bias = nnx.Param(zeros(None, (channels,)))
         self.logits = linear(channels, num_maps, init=KAIMING, rngs=rngs)
 
     def __call__(self, x: Float[Array, "n p p c"]) -> Float[Array, "n q q k"]:

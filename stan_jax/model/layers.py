@@ -33,9 +33,19 @@ def _initializer(on_host: Callable, traced: Callable) -> Callable:
         generator = np.random.default_rng(np.asarray(jax.random.key_data(key)))
         field = math.prod(shape[:-2])
         values = on_host(generator, shape, field * shape[-2], field * shape[-1])
-        return jnp.asarray(values, dtype)
+        return jax.device_put(values.astype(dtype))
 
     return init
+
+
+def zeros(_: Any, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
+    """The initializer of biases; of NumPy, as JAX would compile one for each shape."""
+    return jax.device_put(np.zeros(shape, dtype))
+
+
+def ones(_: Any, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
+    """The initializer of scales; likewise."""
+    return jax.device_put(np.ones(shape, dtype))
 
 
 def normal(std: float) -> Callable:
@@ -89,6 +99,7 @@ def conv(
         feature_group_count=groups,
         use_bias=bias,
         kernel_init=init,
+        bias_init=zeros,
         conv_general_dilated=_convolution,
         rngs=rngs,
     )
@@ -152,6 +163,7 @@ def linear(
         channels_out,
         use_bias=bias,
         kernel_init=init,
+        bias_init=zeros,
         dot_general=_product,
         rngs=rngs,
     )
@@ -169,10 +181,10 @@ class FrozenBatchNorm(nnx.Module):
 
     def __init__(self, channels: int, *, rngs: nnx.Rngs):
         del rngs  # nothing here is random; the argument makes norms exchangeable
-        self.scale = nnx.Param(jnp.ones(channels))
-        self.bias = nnx.Param(jnp.zeros(channels))
-        self.mean = Statistic(jnp.zeros(channels))
-        self.var = Statistic(jnp.ones(channels))
+        self.scale = nnx.Param(ones(None, (channels,)))
+        self.bias = nnx.Param(zeros(None, (channels,)))
+        self.mean = Statistic(zeros(None, (channels,)))
+        self.var = Statistic(ones(None, (channels,)))
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
         """Return x times one number and plus another per channel."""
@@ -193,8 +205,8 @@ class GroupNorm(nnx.Module):
             rule = f"{channels} channels do not divide by {group_size}"
             raise InputError("group norm", "", rule)
         self.group_size = group_size
-        self.scale = nnx.Param(jnp.ones(channels))
-        self.bias = nnx.Param(jnp.zeros(channels))
+        self.scale = nnx.Param(ones(None, (channels,)))
+        self.bias = nnx.Param(zeros(None, (channels,)))
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
         """Return x with mean 0 and variance 1 in each group of each frame."""

@@ -48,7 +48,8 @@ def start(
     if not 0 <= average < 1:
         raise InputError("average", "", f"must lie in [0, 1), is {average}")
     mean = jax.tree.map(jnp.copy, params) if average else None
-    return TrainState(jnp.int32(0), params, optimizer.init(params), mean)
+    # One program for all zeros: one for each shape takes a second to compile.
+    return TrainState(jnp.int32(0), params, jax.jit(optimizer.init)(params), mean)
 
 
 def make_train_step(

@@ -229,3 +229,22 @@ def test_what_is_recomputed_keeps_its_type_within_jit_and_without(dtype):
         assert got.dtype == dtype
         np.testing.assert_array_equal(got, 3 * x)
         np.testing.assert_array_equal(back(got)[0], 9 * x)
+
+
+def test_building_compiles_nothing_for_a_shape(caplog):
+    """A program for each shape is a second of every start."""
+
+    def build(n):
+        rngs = nnx.Rngs(0)
+        layers.conv(3, n, 3, rngs=rngs)
+        layers.linear(n, 4, init=layers.KAIMING, rngs=rngs)
+        layers.FrozenBatchNorm(n, rngs=rngs)
+        layers.GroupNorm(n, rngs=rngs)
+        return [x for x in caplog.messages if x.startswith("Compiling")]
+
+    with jax.log_compiles(True), caplog.at_level("WARNING"):
+        build(8)  # the keys
+        caplog.clear()
+        assert not build(328)
+        jnp.zeros(329)
+        assert build(328)  # so they are seen
