@@ -11,7 +11,7 @@ def largest(
     start: tuple[int, float],
     step: int,
     limit: float,
-    fixed: float = 0.0,
+    fixed: float,
 ) -> tuple[int, dict[int, float]]:
     """Return the largest batch whose peak is below the limit, and all peaks found.
 
@@ -24,8 +24,8 @@ def largest(
       start: a batch and its peak.
       step: what a batch must divide by.
       limit: bytes that there are.
-      fixed: bytes of what is there whatever the batch, parameters and optimizer: they
-        give the first line without a second compile.
+      fixed: bytes of what is there whatever the batch, parameters and optimizer; 0 where
+        it is unknown. They give the first line without a second compile.
     """
     peaks = {0: fixed, start[0]: start[1]}
     if not math.isfinite(start[1]) and step not in peaks:
@@ -45,11 +45,11 @@ def _on_line(peaks: dict[int, float], step: int, limit: float) -> int:
     known = [b for b, bytes in peaks.items() if math.isfinite(bytes)]
     low, high = sorted(sorted(known, key=lambda b: abs(peaks[b] - limit))[:2])
     if peaks[high] <= peaks[low]:  # near the limit a compiler may save as it can
-        low, high = min(known), fit
-    slope = (peaks[high] - peaks[low]) / max(1, high - low)
-    if slope <= 0:
+        low, high = 0, fit
+    rise = peaks[high] - peaks[low]
+    if rise <= 0:
         return fit
-    guess = int(low + (limit - peaks[low]) / slope) // step * step
+    guess = int(low + (limit - peaks[low]) * (high - low) / rise) // step * step
     return max(fit, guess if unfit is None else min(guess, unfit - step))
 
 

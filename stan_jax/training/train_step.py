@@ -48,7 +48,7 @@ def start(
     if not 0 <= average < 1:
         raise InputError("average", "", f"must lie in [0, 1), is {average}")
     mean = jax.tree.map(jnp.copy, params) if average else None
-    # One program for all zeros: one for each shape takes a second to compile.
+    # One program for all zeros, where JAX would compile one for each shape.
     return TrainState(jnp.int32(0), params, jax.jit(optimizer.init)(params), mean)
 
 

@@ -232,7 +232,7 @@ def test_what_is_recomputed_keeps_its_type_within_jit_and_without(dtype):
 
 
 def test_building_compiles_nothing_for_a_shape(caplog):
-    """A program for each shape is a second of every start."""
+    """They would be most of what a start compiles."""
 
     def build(n):
         rngs = nnx.Rngs(0)

@@ -53,7 +53,7 @@ def test_search_goes_on_where_a_larger_batch_takes_less():
         lambda b: met.get(b, 0.55 + 0.0203 * b), start=352, limit=15.75, fixed=0.55
     )
     assert (batch, compiles) == (736, 4)  # 748 is where the line is at the limit
-    assert _search(lambda b: 500.0)[0] >= 32
+    assert _search(lambda b: 500.0, fixed=500.0) == (32, 0)
 
 
 def test_search_halves_while_it_is_not_told_how_far_it_is_off():
@@ -73,5 +73,5 @@ def test_search_asks_for_nothing_larger_than_what_does_not_fit():
         asked.append(batch)
         return 100.0 + 3 * batch
 
-    largest(peak, (512, peak(512)), 16, 1000.0)
+    largest(peak, (512, peak(512)), 16, 1000.0, 0.0)
     assert max(asked[1:]) < 512
