@@ -24,7 +24,7 @@ def largest(
       start: a batch and its peak.
       step: what a batch must divide by.
       limit: bytes that there are.
-      fixed: bytes of what is there whatever the batch, parameters and optimizer; 0 where
+      fixed: bytes of what is there at any batch, parameters and optimizer; 0 where
         it is unknown. They give the first line without a second compile.
     """
     peaks = {0: fixed, start[0]: start[1]}
